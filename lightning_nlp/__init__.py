@@ -1,0 +1,37 @@
+"""An experiment platform for scaling Transformers over NLP tasks.
+
+Public names are resolved on first use, so that ``import lightning_nlp`` and the light commands stay instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Trainer": "lightning_nlp.trainer",
+    "load": "lightning_nlp.loading",
+    "TransformerConfig": "lightning_nlp.backbone.config",
+    "Transformer": "lightning_nlp.backbone.transformer",
+    "CausalLM": "lightning_nlp.tasks.causal_lm",
+    "TextClassification": "lightning_nlp.tasks.text_classification",
+    "CausalLMData": "lightning_nlp.data.causal_lm",
+    "TextClassificationData": "lightning_nlp.data.text_classification",
+    "GenerationConfig": "lightning_nlp.decoding.sampling",
+    "OptimizerConfig": "lightning_nlp.optim.optimizers",
+    "ScheduleConfig": "lightning_nlp.optim.schedules",
+    "TokenizerConfig": "lightning_nlp.data.tokenizer",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'lightning_nlp' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

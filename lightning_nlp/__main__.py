@@ -1,0 +1,84 @@
+"""The `lightning-nlp` command: a light dispatcher. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import lightning_nlp
+from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
+
+HEAVY = {
+    "fit": "train, or go on with a run",
+    "validate": "metrics of a run's best checkpoint on the validation split",
+    "test": "the same on the test split",
+    "predict": "answers for a file of texts, as JSON lines",
+}
+LIGHT = {
+    "generate": ("lightning_nlp.cli.generate", "text from a trained language model"),
+    "data": ("lightning_nlp.cli.data_command", "build sample corpora, list them"),
+    "list": ("lightning_nlp.cli.listing", "tasks, backbones, objectives, schedules, samples ..."),
+}
+EXAMPLES = """\
+examples:
+  lightning-nlp fit -c configs/quickstart.yaml                  train on text that is already on this machine
+  lightning-nlp fit -c configs/quickstart.yaml --name mine --data.path my_texts/
+  lightning-nlp fit --run runs/quickstart                       go on exactly where it stopped
+  lightning-nlp generate --run runs/quickstart --prompt "The "
+"""
+
+
+def overview() -> str:
+    """The text of ``--help``."""
+    verbs = {**HEAVY, **{name: text for name, (_, text) in LIGHT.items()}}
+    lines = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
+    return (
+        f"usage: lightning-nlp VERB [OPTIONS]\n\n{lightning_nlp.__doc__.splitlines()[0] if lightning_nlp.__doc__ else ''}"
+        f"\n\nverbs:\n{lines}\n\n{EXAMPLES}\n`lightning-nlp VERB --help` lists the options of a verb."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 a mistake in the command or its configuration."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except ConfigError as mistake:
+        return complain(mistake, 2)
+    except (DataError, CheckpointError) as mistake:
+        return complain(mistake, 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `lightning-nlp list | head` is no error; keep Python from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Hand the rest of the command line to its verb."""
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if verb in ("-V", "--version"):
+        print(f"lightning-nlp {lightning_nlp.__version__}")
+        return 0
+    if verb in HEAVY:
+        return int(importlib.import_module("lightning_nlp.cli.app").main(arguments))
+    if verb in LIGHT:
+        return int(importlib.import_module(LIGHT[verb][0]).main(arguments[1:]))
+    verbs = [*HEAVY, *LIGHT]
+    raise ConfigError(f"unknown verb '{verb}'{nearest(verb, verbs)} (known: {', '.join(verbs)})")
+
+
+def complain(mistake: Exception, code: int) -> int:
+    """One line to standard error."""
+    print(f"lightning-nlp: error: {str(mistake).splitlines()[0]}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The Transformer: configuration, attention, positions, blocks and loss in plain PyTorch."""

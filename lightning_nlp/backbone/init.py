@@ -1,0 +1,30 @@
+"""Initial weights: normal with a small deviation, less for what is added to the residual stream, less with depth."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from lightning_nlp.backbone.config import TransformerConfig
+
+RESIDUAL_OUTPUTS = ("attention.output", "cross_attention.output", "feedforward.down")
+
+
+@torch.no_grad()
+def init_weights(module: nn.Module, config: TransformerConfig) -> None:
+    """Set every parameter of ``module`` (backbone and heads) anew; also right after ``to_empty`` from the meta device.
+
+    Outputs that add to the residual stream get ``init_std / sqrt(2 * layers)`` (GPT-2, Radford et al. 2019).
+    """
+    residual_std = config.init_std / math.sqrt(2 * config.n_layers)
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear):
+            nn.init.normal_(child.weight, std=residual_std if name.endswith(RESIDUAL_OUTPUTS) else config.init_std)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Embedding):
+            nn.init.normal_(child.weight, std=config.init_std)
+        elif isinstance(child, (nn.LayerNorm, nn.RMSNorm)):
+            child.reset_parameters()

@@ -1,0 +1,1 @@
+"""Lightning callbacks attached by our Trainer in code: logging, progress, checkpoints, signals, samples."""

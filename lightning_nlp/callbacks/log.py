@@ -1,0 +1,137 @@
+"""Numbers of a run: ``metrics.jsonl`` and TensorBoard scalars, from one place, in optimizer steps and tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from lightning_nlp.callbacks.tensorboard import RunTensorBoard
+
+if TYPE_CHECKING:
+    from lightning_nlp.trainer import Trainer
+
+
+class MetricsLog(Callback):
+    """Collects sums in tensors every step and writes every ``log_every_n_steps``: no synchronisation in between."""
+
+    def __init__(self) -> None:
+        self._tokens: torch.Tensor | None = None
+        self._restored_tokens = 0
+        self._ids = 0
+        self._seen = 0
+        self._clock = 0.0
+        self._clock_tokens = 0
+        self._clock_step = 0
+        self.last: dict[str, float] = {}
+        """The latest values written, for the progress line."""
+
+    @property
+    def tokens(self) -> int:
+        """Non-pad tokens over all data ranks since the beginning of the run."""
+        return self._restored_tokens + (int(self._tokens) if self._tokens is not None else 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokens": self.tokens}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored_tokens = state_dict["tokens"]
+
+    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:  # type: ignore[override]
+        self._restored_tokens, self._tokens = 0, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]
+        self._seen = self._clock_step = trainer.global_step
+        self._ids = 0
+        self._restart_clock()
+        for logger in trainer.loggers:
+            if isinstance(logger, RunTensorBoard):
+                logger.purge_after(trainer.global_step)
+
+    def _restart_clock(self) -> None:
+        self._clock = time.perf_counter()
+        self._clock_tokens = self.tokens
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        for row, ids in zip(batch["row_ids"].tolist(), batch["example_ids"], strict=True):
+            self._ids = (self._ids + row_hash(row, ids)) % HASH_RANGE
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        step = trainer.global_step
+        if step == self._seen:
+            return
+        self._seen = step
+        totals = pl_module.step_totals
+        self._tokens = totals[2].clone() if self._tokens is None else self._tokens + totals[2]
+        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:
+            self._write_step(trainer, pl_module, totals)
+        self._ids = 0
+
+    def _write_step(self, trainer: Trainer, module: Any, totals: torch.Tensor) -> None:
+        loss_sum, count, _ = totals.tolist()
+        ids = torch.tensor(self._ids, device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            ids = trainer.strategy.reduce(ids, reduce_op="sum") % HASH_RANGE  # type: ignore[operator]
+        elapsed = max(time.perf_counter() - self._clock, 1e-9)
+        tokens = self.tokens
+        values = {
+            "train/loss": loss_sum / max(count, 1),
+            "train/grad_norm": float(module.grad_norm),
+            "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+        }
+        speed = {
+            "speed/tokens_per_second": (tokens - self._clock_tokens) / elapsed,
+            "speed/step_seconds": elapsed / max(trainer.global_step - self._clock_step, 1),
+        }
+        self._clock_step = trainer.global_step
+        self.last = {**self.last, **values, **speed}
+        for logger in trainer.loggers:
+            logger.log_metrics({**values, **speed, "train/tokens": tokens}, step=trainer.global_step)
+        self._append(trainer, {"ids": f"{int(ids):015x}", **values, **speed})
+        self._restart_clock()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]
+        self._evaluated(trainer, "val/")
+        if trainer.state.fn == "fit":
+            self._clock += time.perf_counter() - self._validation_start  # tokens/s speaks of training
+
+    def on_test_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]
+        self._evaluated(trainer, "test/")
+
+    def _evaluated(self, trainer: Trainer, prefix: str) -> None:
+        if trainer.sanity_checking:
+            return
+        known = trainer.callback_metrics.items()
+        values = {name: float(value) for name, value in known if name.startswith(prefix)}
+        self.last = {**self.last, **values}
+        if trainer.state.fn == "fit":
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+            self._append(trainer, values)
+
+    def _append(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        if not trainer.is_global_zero:
+            return
+        line = {"step": trainer.global_step, "tokens": self.tokens, "time": round(time.time(), 3), **values}
+        path = trainer.run_directory.metrics
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+HASH_RANGE = 2**58
+"""Sums over up to 32 ranks stay inside int64."""
+
+
+def row_hash(row: int, ids: list[str]) -> int:
+    """A number for "these examples at this place of the global order"; sums of them do not depend on ranks."""
+    text = f"{row}:{'|'.join(ids)}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % HASH_RANGE

@@ -1,0 +1,1 @@
+"""The command line: dispatcher targets, LightningCLI subclass, one-line errors."""

@@ -1,0 +1,359 @@
+"""`lightning-nlp fit | validate | test | predict`: LightningCLI with runs, precedence and exit codes of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import yaml
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_nlp import registry
+from lightning_nlp.callbacks.predictions import PredictionWriter
+from lightning_nlp.cli.parser import Parser
+from lightning_nlp.data.module import TextDataModule
+from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
+from lightning_nlp.run import directory as run_directory
+from lightning_nlp.run import exit_codes, manifest
+from lightning_nlp.run.directory import RunDirectory
+from lightning_nlp.run.exit_codes import GracefulExit
+from lightning_nlp.run.files import write_json, write_text
+from lightning_nlp.tasks.base import TaskModule
+from lightning_nlp.tasks.initial import InitialWeights, newest_or_best
+from lightning_nlp.trainer import Trainer
+
+NEVER_SAVED = ("run", "name", "root", "overwrite", "init_from", "ckpt_path", "input", "output", "config")
+RANK_MARK = "LIGHTNING_NLP_RUN"
+"""Set by the launching process for the ranks it starts: they replay its command line and must not decide again."""
+
+VERBS = {
+    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+    "validate": {"model", "dataloaders", "datamodule"},
+    "test": {"model", "dataloaders", "datamodule"},
+    "predict": {"model", "dataloaders", "datamodule", "return_predictions"},
+}
+
+
+class CommandLine(LightningCLI):
+    """One verb of the command line. Precedence: defaults < the run's config < ``-c`` files in order < flags."""
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        self.verb = verb
+        self.command_args = args
+        self.run: RunDirectory | None = None
+        self.checkpoint: manifest.Checkpoint | None = None
+        for task in registry.TASKS:  # short class names work in YAML once their classes are imported
+            registry.load(registry.TASKS, task)
+        for data in registry.DATA:
+            registry.load(registry.DATA, data)
+        super().__init__(
+            model_class=TaskModule,
+            datamodule_class=TextDataModule,
+            trainer_class=Trainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=1,
+            save_config_callback=None,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=[verb, *args],
+        )
+
+    # Parsing --------------------------------------------------------------------------------------------------
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the verb at hand: building the other parsers would cost a second."""
+        return {self.verb: VERBS[self.verb]}
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        parser.add_argument("--run", type=str | None, help="run directory to go on with or to use")
+        if self.verb == "fit":
+            parser.add_argument("--name", type=str | None, help="name of a new run (default: the first -c file's stem)")
+            parser.add_argument("--root", type=str, default="runs", help="where new runs are made")
+            parser.add_argument("--overwrite", action="store_true", help="delete a run of the same name and start anew")
+            parser.add_argument("--init_from", type=str | None, help="run or checkpoint to take weights from")
+        if self.verb == "predict":
+            parser.add_argument("--input", type=str | None, help="file of texts (default: the test split)")
+            parser.add_argument("--output", type=str | None, help="JSON lines file (default: in the run)")
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        run = value_of(self.command_args, "--run")
+        inserted: list[str] = []
+        if run is not None:
+            saved = RunDirectory(Path(run)).config("fit")
+            if saved.is_file():
+                inserted = ["--config", str(saved)]
+            elif self.verb != "fit" or not has_config(self.command_args):
+                known = [path.name for path in Path(run).parent.glob("*/") if path.is_dir()]
+                hint = nearest(Path(run).name, known)
+                raise ConfigError(f"there is no run at '{run}'{hint}")
+        elif self.verb != "fit":
+            raise ConfigError(f"{self.verb} needs --run RUN: the directory of a trained run")
+        self.config = parser.parse_args([self.verb, *inserted, *self.command_args])
+        if inserted:
+            before = yaml.safe_load(Path(inserted[1]).read_text())
+            for part in ("model", "data"):
+                was, now = before[part]["class_path"], self.settings[part]["class_path"]
+                if was.rpartition(".")[2] != now.rpartition(".")[2]:
+                    raise ConfigError(f"run '{run}' has {part} {was.rpartition('.')[2]}, this command asks for {now}")
+
+    @property
+    def settings(self) -> Any:
+        return self.config[self.verb]
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would put the checkpoint's hyperparameters over the command line here; flags win instead."""
+
+    # The run --------------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        if mark := os.environ.get(RANK_MARK):
+            value = json.loads(mark)
+            self.run = RunDirectory(Path(value["run"]))
+            self.settings["ckpt_path"] = value["ckpt_path"]
+            return
+        if other_rank():  # torchrun: rank 0 makes the directory, the others only name it
+            self.run = self._named_run()
+        elif self.verb == "fit":
+            self.run = self._fit_run()
+        else:
+            self.run = RunDirectory(Path(self.settings["run"]))
+        self._choose_checkpoint()
+        os.environ[RANK_MARK] = json.dumps(
+            {"run": str(self.run.path.absolute()), "ckpt_path": self.settings.get("ckpt_path")}
+        )
+        if not other_rank():
+            self.save_config()
+            if self.verb == "fit":
+                self.run.write_status("starting")
+
+    def _named_run(self) -> RunDirectory:
+        if self.settings.get("run"):
+            return RunDirectory(Path(self.settings["run"]))
+        name = self.settings.get("name") or first_config_stem(self.command_args)
+        if name is None:
+            raise ConfigError("name the run: --name NAME, or a -c file whose stem is used")
+        return RunDirectory(Path(self.settings["root"]) / run_directory.check_name(name))
+
+    def _fit_run(self) -> RunDirectory:
+        run = self._named_run()
+        if self.settings.get("run") is None:
+            return run_directory.create(run.path.parent, run.path.name, overwrite=self.settings["overwrite"])
+        if self.settings.get("overwrite"):
+            raise ConfigError("--run goes on with a run and --overwrite deletes it: give one")
+        if not run.path.exists():
+            return run_directory.create(run.path.parent, run.path.name)
+        return run
+
+    def _choose_checkpoint(self) -> None:
+        assert self.run is not None
+        report = lambda line: print(f"lightning-nlp: {line}", file=sys.stderr)  # noqa: E731
+        asked = self.settings.get("ckpt_path")
+        if asked in (None, "last", "best"):
+            if self.verb == "fit" and asked is None or asked == "last":
+                self.checkpoint = manifest.newest_valid(self.run.checkpoints, report, set_aside=not other_rank())
+            else:
+                self.checkpoint = newest_or_best(self.run.path)
+            if self.checkpoint is None and (self.verb != "fit" or asked):
+                raise ConfigError(f"run '{self.run.path}' has no checkpoint yet")
+            self.settings["ckpt_path"] = str(self.checkpoint.path) if self.checkpoint else None
+        elif not Path(asked).exists():
+            raise ConfigError(f"--ckpt_path '{asked}' does not exist")
+        if self.verb == "fit" and self.checkpoint is not None and self.settings.get("init_from"):
+            raise ConfigError(f"--init_from starts a run, but '{self.run.path}' has checkpoints to go on from")
+
+    def save_config(self) -> None:
+        """Write the complete configuration, reloadable with ``-c``; before any data is read."""
+        assert self.run is not None
+        settings = self.settings.clone()
+        for key in NEVER_SAVED:
+            if key in settings:
+                del settings[key]
+        text = self._parser(self.verb).dump(settings, skip_none=False, skip_validation=True)
+        write_text(self.run.config(self.verb), text)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        assert self.run is not None
+        config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(self.run.path)}
+        if self.verb == "predict":
+            output = self.settings.get("output") or str(self.run.predictions / f"{self._input_name()}.jsonl")
+            config["callbacks"] = [*(config["callbacks"] or []), PredictionWriter(Path(output))]
+        return Trainer(**config)
+
+    def _input_name(self) -> str:
+        return Path(self.settings["input"]).stem if self.settings.get("input") else "test"
+
+    def after_instantiate_classes(self) -> None:
+        source = self.settings.get("init_from")
+        if source is not None:
+            self.model.initial = InitialWeights.open(source)
+            self.datamodule.initial_tokenizer = self.model.initial.tokenizer
+        if self.verb == "predict" and self.settings.get("input"):
+            if not Path(self.settings["input"]).is_file():
+                raise ConfigError(f"--input '{self.settings['input']}' does not exist")
+            self.datamodule.predict_path = self.settings["input"]
+        self.model.on_resolved = self.record_resolved
+
+    def record_resolved(self, config: Any) -> None:
+        """Put what the data decided into the saved configuration, so that it is complete."""
+        assert self.run is not None
+        if self.verb != "fit" or not self.trainer.is_global_zero:
+            return
+        backbone = self.settings["model"]["init_args"]["backbone"]
+        backbone["vocab_size"], backbone["pad_id"] = config.vocab_size, config.pad_id
+        self.save_config()
+
+    # Verbs ----------------------------------------------------------------------------------------------------
+
+    def fit(self, **kwargs: Any) -> None:
+        before = self.checkpoint.step if self.checkpoint else 0
+        self.say(f"run {self.run_path}" + (f", going on from step {before}" if before else ""))
+        self.trainer.fit(**kwargs)
+        step = self.trainer.global_step
+        if self.checkpoint is not None and step == before:
+            self.say(f"run {self.run_path} is finished: {step} steps done")
+        else:
+            self.say(f"finished at step {step}: {self.run_path}")
+
+    def validate(self, **kwargs: Any) -> None:
+        self._evaluate("validate", kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        self._evaluate("test", kwargs)
+
+    def _evaluate(self, verb: str, kwargs: dict[str, Any]) -> None:
+        getattr(self.trainer, verb)(**{**kwargs, "verbose": False})
+        if not self.trainer.is_global_zero:
+            return
+        assert self.run is not None
+        values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        signatures = {name: text for head in self.model.heads.values() for name, text in head.signatures().items()}
+        step = self.trainer.checkpoints.step_of(kwargs["ckpt_path"])
+        for name, value in values.items():
+            signature = signatures.get(name.rpartition("/")[2], "")
+            print(f"{name:<24} {value:<12.6g} {signature}".rstrip())
+        report = {"checkpoint": kwargs["ckpt_path"], "step": step, "metrics": values, "signatures": signatures}
+        write_json(self.run.path / f"{verb}.json", report)
+
+    def predict(self, **kwargs: Any) -> None:
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
+        (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))
+        self.say(f"{writer.written} predictions in {writer.output}")
+
+    @property
+    def run_path(self) -> Path:
+        assert self.run is not None
+        return self.run.path
+
+    def say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, file=sys.stderr)
+
+
+# Entry --------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb; returns its exit code and records it in the run's ``status.json``."""
+    quieten()
+    marked = os.environ.get(RANK_MARK)
+    line: CommandLine | None = None
+    created: list[CommandLine] = []
+
+    class Noted(CommandLine):
+        """Remembers itself before its constructor ends, because the constructor runs the whole command."""
+
+        def before_instantiate_classes(self) -> None:
+            created.append(self)
+            super().before_instantiate_classes()
+
+    code, reason = exit_codes.DONE, "finished"
+    try:
+        line = Noted(argv[0], argv[1:])
+    except GracefulExit as stop:
+        code, reason = stop.code, stop.reason
+    except (ConfigError, MisconfigurationException) as mistake:
+        code, reason = exit_codes.CONFIGURATION, first_line(mistake)
+    except (DataError, CheckpointError) as mistake:
+        code, reason = exit_codes.FAILED, first_line(mistake)
+    except KeyboardInterrupt:
+        code, reason = exit_codes.INTERRUPTED, "interrupted"
+    except SystemExit as stop:  # --help, --print_config
+        return stop.code if isinstance(stop.code, int) else exit_codes.FAILED
+    except Exception as error:  # the last door: whatever broke is shown in full and recorded
+        traceback.print_exc()
+        code, reason = exit_codes.FAILED, f"{type(error).__name__}: {first_line(error)}"
+    finally:
+        if marked is None:
+            os.environ.pop(RANK_MARK, None)
+    line = line or (created[0] if created else None)
+    if code != exit_codes.DONE and not other_rank():
+        prefix = "lightning-nlp: error: " if code <= exit_codes.CONFIGURATION else "lightning-nlp: "
+        print(f"{prefix}{reason}", file=sys.stderr)
+    if line is not None and line.run is not None and line.verb == "fit" and not other_rank() and line.run.path.is_dir():
+        trainer = getattr(line, "trainer", None)
+        step = trainer.global_step if isinstance(trainer, L.Trainer) and trainer.global_step else None
+        if step is not None:
+            line.run.write_status("ending", step=step)
+        line.run.finish(code, reason)
+    return code
+
+
+def quieten() -> None:
+    """Leave only lines a person can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"jsonargparse|lightning\.pytorch\.cli")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\..*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*|lightning\..*")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def other_rank() -> bool:
+    """True in every process but the first of a distributed job."""
+    return any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def value_of(args: list[str], flag: str) -> str | None:
+    """The last value of ``flag`` in a raw command line, in either spelling."""
+    value = None
+    for number, arg in enumerate(args):
+        if arg == flag and number + 1 < len(args):
+            value = args[number + 1]
+        elif arg.startswith(f"{flag}="):
+            value = arg.partition("=")[2]
+    return value
+
+
+def config_files(args: list[str]) -> list[str]:
+    """All ``-c`` files in a raw command line, in order."""
+    files = []
+    for number, arg in enumerate(args):
+        if arg in ("-c", "--config") and number + 1 < len(args):
+            files.append(args[number + 1])
+        elif arg.startswith(("--config=", "-c=")):
+            files.append(arg.partition("=")[2])
+    return files
+
+
+def has_config(args: list[str]) -> bool:
+    return bool(config_files(args))
+
+
+def first_config_stem(args: list[str]) -> str | None:
+    """``configs/quickstart.yaml`` -> ``quickstart``."""
+    files = config_files(args)
+    return Path(files[0]).stem if files else None

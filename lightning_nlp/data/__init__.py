@@ -1,0 +1,1 @@
+"""Text to batches: sources, tokenizer, objectives, order, lanes, DataModules."""

@@ -1,0 +1,35 @@
+"""Data of the causal language model: any text, packed into rows without padding."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lightning_nlp.data.module import TextDataModule
+from lightning_nlp.data.objectives import Example, causal_lm
+
+
+class CausalLMData(TextDataModule):
+    """Documents for next-token prediction.
+
+    Args:
+        path: see :class:`~lightning_nlp.data.module.TextDataModule`, as for all other arguments.
+        text_column: the column that holds the text.
+    """
+
+    packed: ClassVar[bool] = True
+    task: ClassVar[str] = "lm"
+
+    def __init__(self, path: str | list[str], *, text_column: str = "text", **kwargs: Any) -> None:
+        super().__init__(path, columns={"text": text_column}, **kwargs)
+
+    def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
+        assert self.tokenizer is not None
+        tokenizer = self.tokenizer
+        texts = [row["text"] for row in rows]
+        examples = []
+        for ids, row, text in zip(tokenizer.encode_batch(texts), rows, texts, strict=True):
+            size = len(text.encode())
+            if tokenizer.bos_id is None and len(ids):  # the first token is then predicted from nothing: never
+                size -= len(tokenizer.decode(ids[:1]).encode())
+            examples.append(causal_lm(ids, row["id"], size, tokenizer.bos_id, tokenizer.eos_id))
+        return examples

@@ -1,0 +1,76 @@
+"""Rows to tensors: the one vocabulary of batches."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_nlp.data.lanes import Row
+
+
+class Batch(TypedDict, total=False):
+    """What a task gets. B rows of T positions."""
+
+    tokens: Tensor
+    """int64 ``[B, T]``."""
+    labels: Tensor
+    """int64 ``[B, T]``, or ``[B]`` for classification; -100 = no loss."""
+    positions: Tensor
+    """int64 ``[B, T]``, from 0 within each document of a row."""
+    segments: Tensor
+    """int64 ``[B, T]``; 0 = padding, documents of a row have different numbers and never see each other."""
+    row_ids: Tensor
+    """int64 ``[B]``, place in the global order; -1 = padding row."""
+    bytes: Tensor
+    """int64 ``[B]``, utf-8 bytes the labels spell."""
+    example_ids: list[list[str]]
+    """Documents of each row; empty for a padding row."""
+    texts: list[str]
+    """Raw texts, for predictions."""
+    task: str
+    """Name of the head this batch is for."""
+
+
+def stack(rows: list[Row], name: str, length: int, fill: int) -> Tensor:
+    """One field of all rows, filled up on the right: ``[B, T]``."""
+    out = np.full((len(rows), length), fill, dtype=np.int64)
+    for number, row in enumerate(rows):
+        values = getattr(row, name)
+        out[number, : len(values)] = values
+    return torch.from_numpy(out)
+
+
+def padding_row(labels: np.ndarray | int) -> Row:
+    """A row that stands for nothing, so that every rank has something to run."""
+    one = np.zeros(1, dtype=np.int32)
+    return Row(one, labels, one, one, [], 0)
+
+
+def common(rows: list[Row], length: int, pad_id: int) -> Batch:
+    return {
+        "tokens": stack(rows, "tokens", length, pad_id),
+        "positions": stack(rows, "positions", length, 0),
+        "segments": stack(rows, "segments", length, 0),
+        "row_ids": torch.tensor([row.number for row in rows]),
+        "bytes": torch.tensor([row.bytes for row in rows]),
+        "example_ids": [row.ids for row in rows],
+    }
+
+
+def collate_packed(rows: list[Row], pad_id: int) -> Batch:
+    """Rows with a label at every position."""
+    rows = rows or [padding_row(np.full(1, -100, dtype=np.int32))]
+    length = max(len(row.tokens) for row in rows)
+    return {**common(rows, length, pad_id), "labels": stack(rows, "labels", length, -100)}
+
+
+def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
+    """Rows of different lengths with one label each, or a label at every position; T is rounded up to ``multiple``."""
+    per_token = bool(rows) and isinstance(rows[0].labels, np.ndarray)
+    rows = rows or [padding_row(-100)]
+    length = -(-max(len(row.tokens) for row in rows) // multiple) * multiple
+    labels = stack(rows, "labels", length, -100) if per_token else torch.tensor([int(row.labels) for row in rows])
+    return {**common(rows, length, pad_id), "labels": labels}

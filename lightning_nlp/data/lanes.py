@@ -1,0 +1,254 @@
+"""Lanes: independent, deterministic streams of rows, from which global batches are drawn in turn.
+
+Lane ``l`` of ``L`` reads blocks ``l, l + L, l + 2 L, ...`` of the endless sequence and packs or buckets them alone. Its
+state is a few integers; the same rows follow after :meth:`restore`, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.order import BlockOrder, BlockReader
+from lightning_nlp.data.permutation import generator
+from lightning_nlp.errors import DataError
+
+Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
+READ_AHEAD = 64
+"""Documents read and tokenised at once; has no influence on what comes out."""
+BUCKET_STREAM = 7
+"""Keeps the random numbers of bucket order apart from those of block order."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a batch: int32 arrays of equal length, and where they come from."""
+
+    tokens: np.ndarray
+    labels: Any
+    positions: np.ndarray
+    segments: np.ndarray
+    ids: list[str]
+    bytes: int
+    number: int = -1
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to documents on their way; part of the state."""
+
+    documents: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    tokens_cut: int = 0
+
+
+class Documents:
+    """The examples of one lane, one after the other, with a position that can be set."""
+
+    def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
+        self.order, self.lanes, self.prepare = order, lanes, prepare
+        self.block, self.document = lane, 0
+        self._reader: BlockReader | None = None
+        self._ahead: list[Example | None] = []
+        self._ahead_start = 0
+        self.counts = Counts()
+        self._fruitless = 0
+
+    def seek(self, block: int, document: int) -> None:
+        """Continue at ``document`` of ``block``."""
+        self.block, self.document = block, document
+        self._reader, self._ahead = None, []
+
+    def peek(self) -> Example | None:
+        """The example at the current position; None when the document gave none."""
+        while True:
+            if self._reader is None:
+                self._reader = self.order.reader(self.block)
+                self._ahead, self._ahead_start = [], 0
+            if self.document < len(self._reader):
+                break
+            self.block, self.document, self._reader = self.block + self.lanes, 0, None
+        place = self.document - self._ahead_start
+        if not 0 <= place < len(self._ahead):
+            stop = min(self.document + READ_AHEAD, len(self._reader))
+            self._ahead, self._ahead_start = self.prepare(self._reader.read(self.document, stop)), self.document
+            place = 0
+        return self._ahead[place]
+
+    def advance(self) -> None:
+        """Done with the current document."""
+        self.document += 1
+
+    def next(self) -> Example:
+        """The next example, skipping documents that give none.
+
+        Raises:
+            DataError: a whole pass over the data gave none.
+        """
+        while True:
+            example = self.peek()
+            self.advance()
+            if example is not None:
+                self._fruitless = 0
+                self.count(example)
+                return example
+            self.skipped()
+
+    def count(self, example: Example) -> None:
+        """Note a document that is used."""
+        self.counts.documents += 1
+        if example.truncated:
+            self.counts.truncated += 1
+            self.counts.tokens_cut += example.source_length - len(example.tokens)
+
+    def skipped(self) -> None:
+        """Note a document that gives nothing, and stop when none does."""
+        self.counts.dropped += 1
+        self._fruitless += 1
+        rows = self.order.source.num_rows or 1_000_000
+        if self._fruitless > rows + READ_AHEAD:
+            raise DataError(f"no document of the {self.order.source.name} data gives anything to learn from")
+
+    def state(self) -> dict[str, int]:
+        return {"block": self.block, "document": self.document, **counts_state(self.counts)}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.seek(state["block"], state["document"])
+        self.counts = Counts(**{name: state[name] for name in COUNTS})
+
+
+COUNTS = ("documents", "dropped", "truncated", "tokens_cut")
+
+
+def counts_state(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in COUNTS}
+
+
+class PackedLane:
+    """Rows of exactly ``length`` (input, label) pairs: documents end to end, each its own segment, nothing lost.
+
+    A document that does not fit goes on in the lane's next row, where its positions start again from 0.
+    """
+
+    def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare, length: int) -> None:
+        self.documents = Documents(order, lane, lanes, prepare)
+        self.length = length
+        self.offset = 0
+
+    def next(self) -> Row:
+        """The next row."""
+        pieces: list[tuple[Example, int, int]] = []
+        room = self.length
+        while room:
+            example = self.documents.peek()
+            if example is None or not len(example.tokens):
+                self.documents.advance()
+                self.documents.skipped()
+                continue
+            self.documents._fruitless = 0
+            take = min(room, len(example.tokens) - self.offset)
+            pieces.append((example, self.offset, take))
+            room -= take
+            self.offset += take
+            if self.offset == len(example.tokens):
+                self.documents.count(example)
+                self.documents.advance()
+                self.offset = 0
+        return pack(pieces, self.length)
+
+    def state(self) -> dict[str, int]:
+        return {**self.documents.state(), "offset": self.offset}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.documents.restore(state)
+        self.offset = state["offset"]
+
+
+def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
+    """Join pieces ``(example, offset, pairs)`` into one row; what is left of ``length`` is padding."""
+    tokens = np.zeros(length, dtype=np.int32)
+    labels = np.full(length, -100, dtype=np.int32)
+    positions = np.zeros(length, dtype=np.int32)
+    segments = np.zeros(length, dtype=np.int32)
+    ids, size, start = [], 0, 0
+    for number, (example, offset, take) in enumerate(pieces, 1):
+        stop = start + take
+        tokens[start:stop] = example.tokens[offset : offset + take]
+        labels[start:stop] = example.labels[offset : offset + take]
+        positions[start:stop] = np.arange(take)
+        segments[start:stop] = number
+        ids.append(f"{example.id}@{offset}" if offset else example.id)
+        size += 0 if offset else example.bytes  # a continued document was counted where it began
+        start = stop
+    return Row(tokens, labels, positions, segments, ids, size)
+
+
+def single(example: Example) -> Row:
+    """A row that holds one example."""
+    count = len(example.tokens)
+    positions = np.arange(count, dtype=np.int32)
+    return Row(
+        example.tokens, example.labels, positions, np.ones(count, dtype=np.int32), [example.id], example.bytes
+    )
+
+
+class BucketedLane:
+    """One example a row; neighbours have similar lengths.
+
+    A window of ``rows_per_window`` examples is sorted by length and cut into groups of ``rows_per_batch``, which come in
+    an order drawn from (seed, window). All lanes draw the same order, so that they emit the same length quantile at the
+    same time and a global batch over all lanes needs little padding.
+    """
+
+    def __init__(
+        self,
+        order: BlockOrder,
+        lane: int,
+        lanes: int,
+        prepare: Prepare,
+        *,
+        rows_per_window: int,
+        rows_per_batch: int,
+        seed: int,
+    ) -> None:
+        self.documents = Documents(order, lane, lanes, prepare)
+        self.groups = max(rows_per_window // rows_per_batch, 1)
+        self.rows_per_batch, self.seed = rows_per_batch, seed
+        self.window = 0
+        self.emitted = 0
+        self._start = self.documents.state()
+        self._rows: list[Row] = []
+
+    def _fill(self) -> None:
+        self._start = self.documents.state()
+        examples = [self.documents.next() for _ in range(self.groups * self.rows_per_batch)]
+        by_length = sorted(range(len(examples)), key=lambda place: len(examples[place].tokens))
+        groups = generator(self.seed, BUCKET_STREAM, self.window).permutation(self.groups)
+        size = self.rows_per_batch
+        self._rows = [single(examples[place]) for group in groups for place in by_length[group * size :][:size]]
+
+    def next(self) -> Row:
+        """The next row."""
+        if self.emitted == len(self._rows):
+            self.window += bool(self._rows)
+            self.emitted = 0
+            self._fill()
+        row = self._rows[self.emitted]
+        self.emitted += 1
+        return row
+
+    def state(self) -> dict[str, int]:
+        return {**self._start, "window": self.window, "emitted": self.emitted}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.documents.restore(state)
+        self.window = state["window"]
+        self._rows, self.emitted = [], 0
+        if state["emitted"]:
+            self._fill()
+            self.emitted = state["emitted"]

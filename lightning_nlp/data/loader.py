@@ -1,0 +1,162 @@
+"""Global batches cut into each rank's micro-batches, with a state that knows no ranks; and exact evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Literal
+
+from lightning_nlp.data.lanes import BucketedLane, PackedLane, Prepare, Row, pack, single
+from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.sources import Source
+from lightning_nlp.errors import ConfigError, DataError
+
+Lane = PackedLane | BucketedLane
+SNAPSHOTS = 4
+"""Steps whose state is remembered, for a consumer that runs ahead by a batch or two."""
+
+
+class TrainStream:
+    """This rank's micro-batches of an endless sequence of global batches.
+
+    Row ``n`` of the run comes from lane ``n % L``; global batch ``i`` is rows ``i G`` to ``(i + 1) G - 1``; rank ``r`` of
+    ``R`` holds the rows with ``n % R == r``, which are those of its own lanes because R divides L.
+
+    Args:
+        make_lane: builds a lane by number; called for own lanes only.
+        n_lanes: L.
+        global_batch: G.
+        data_ranks, rank: R and r.
+        micro_batch: rows of one micro-batch.
+        fingerprint: what fixes the order; a state with another one is refused.
+    """
+
+    def __init__(
+        self,
+        make_lane: Callable[[int], Lane],
+        *,
+        n_lanes: int,
+        global_batch: int,
+        data_ranks: int,
+        rank: int,
+        micro_batch: int,
+        fingerprint: str,
+    ) -> None:
+        if n_lanes % data_ranks or global_batch % data_ranks or (global_batch // data_ranks) % micro_batch:
+            raise ConfigError(
+                f"lanes {n_lanes}, global batch {global_batch}, ranks {data_ranks} and micro-batch {micro_batch} do not divide"
+            )
+        if global_batch % n_lanes and n_lanes % global_batch:
+            raise ConfigError(f"global batch {global_batch} and lanes {n_lanes}: one must divide the other")
+        self.lanes = {number: make_lane(number) for number in range(rank, n_lanes, data_ranks)}
+        self.n_lanes, self.global_batch, self.micro_batch = n_lanes, global_batch, micro_batch
+        self.data_ranks, self.rank, self.fingerprint = data_ranks, rank, fingerprint
+        self.step = 0
+        self._snapshots = {0: self._lane_states()}
+
+    def _lane_states(self) -> dict[str, dict[str, int]]:
+        return {str(number): lane.state() for number, lane in self.lanes.items()}
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        while True:
+            first = self.step * self.global_batch
+            rows = []
+            for number in range(first + self.rank, first + self.global_batch, self.data_ranks):
+                row = self.lanes[number % self.n_lanes].next()
+                row.number = number
+                rows.append(row)
+            self.step += 1
+            self._snapshots[self.step] = self._lane_states()
+            self._snapshots.pop(self.step - SNAPSHOTS, None)
+            for start in range(0, len(rows), self.micro_batch):
+                yield rows[start : start + self.micro_batch]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Own lanes after ``step`` optimizer steps.
+
+        Raises:
+            KeyError: that step is too long ago.
+        """
+        return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue after the step of ``state``, which must hold (at least) the own lanes.
+
+        Raises:
+            ConfigError: the order is another one now; names what changed.
+        """
+        if state["order"] != self.fingerprint:
+            before = dict(part.split("=", 1) for part in state["order"].split())
+            now = dict(part.split("=", 1) for part in self.fingerprint.split())
+            changed = [f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
+            raise ConfigError(f"the order of the data changed since the checkpoint: {', '.join(changed)}")
+        for number, lane in self.lanes.items():
+            lane.restore(state["lanes"][str(number)])
+        self.step = state["step"]
+        self._snapshots = {self.step: self._lane_states()}
+
+
+class EvalRows:
+    """Every example of a split exactly once, on any number of ranks; all ranks yield equally many micro-batches.
+
+    Args:
+        source: the rows.
+        prepare: rows to examples.
+        mode: ``packed`` (documents end to end, the last row padded) or ``single`` (an example a row).
+        max_length: pairs in a packed row.
+        micro_batch: rows a rank yields at once; a rank without rows yields an empty list.
+        data_ranks, rank: who takes which row.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        prepare: Prepare,
+        *,
+        mode: Literal["packed", "single"],
+        max_length: int,
+        micro_batch: int,
+        data_ranks: int,
+        rank: int,
+    ) -> None:
+        self.source, self.prepare, self.mode, self.max_length = source, prepare, mode, max_length
+        self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
+
+    def _examples(self) -> Iterator[Example]:
+        rows, found = self.source.scan(0), False
+        while chunk := list(islice(rows, 64)):
+            for example in self.prepare(chunk):
+                if example is not None:
+                    found = True
+                    yield example
+        if not found:
+            raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")
+
+    def _packed(self) -> Iterator[Row]:
+        pieces: list[tuple[Example, int, int]] = []
+        room = self.max_length
+        for example in self._examples():
+            offset = 0
+            while offset < len(example.tokens):
+                take = min(room, len(example.tokens) - offset)
+                pieces.append((example, offset, take))
+                offset, room = offset + take, room - take
+                if not room:
+                    yield pack(pieces, self.max_length)
+                    pieces, room = [], self.max_length
+        if pieces:
+            yield pack(pieces, self.max_length)
+
+    def _single(self) -> Iterator[Row]:
+        examples = self._examples()
+        while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
+            yield from map(single, sorted(window, key=lambda example: len(example.tokens)))
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        rows = self._packed() if self.mode == "packed" else self._single()
+        number = 0
+        while group := list(islice(rows, self.micro_batch * self.data_ranks)):
+            for place, row in enumerate(group):
+                row.number = number + place
+            number += len(group)
+            yield group[self.rank :: self.data_ranks]

@@ -1,0 +1,446 @@
+"""The DataModule shell: text in, batches out, in an order that nothing can break.
+
+Subclasses say which fields a row has and how a document becomes an example; sources, tokenizer, lanes, state and
+evaluation are here. The position in the data is this module's state, as of the last optimizer step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import lightning.pytorch as L
+import torch.distributed
+
+from lightning_nlp.data.collate import Batch, collate_packed, collate_single
+from lightning_nlp.data.lanes import BucketedLane, PackedLane, Row
+from lightning_nlp.data.loader import EvalRows, TrainStream
+from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.order import BlockOrder
+from lightning_nlp.data.sources import Source, SourceConfig, open_splits
+from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.errors import CheckpointError, ConfigError, DataError
+from lightning_nlp.run.files import write_json
+
+if TYPE_CHECKING:
+    from lightning_nlp.run.directory import RunDirectory
+
+Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
+
+
+class TextDataModule(L.LightningDataModule):
+    """Streams text from files, the Hub or a sample builder.
+
+    Args:
+        path: a file, glob or folder; ``hf:NAME`` for the Hugging Face Hub or a saved dataset; ``sample:NAME`` for a
+            sample corpus built on this machine.
+        format: file format, by default told from the file name.
+        text_unit: what one row of a plain text file is.
+        hub_config: configuration name of a Hub dataset.
+        streaming: read a Hub dataset without downloading it first.
+        validation_fraction: share of rows held out for validation where the data has no such split.
+        take: use only the first so many rows of each split.
+        tokenizer: which tokenizer to train or load.
+        max_length: tokens in a row; longer documents are split (language models) or cut (classification), and counted.
+        global_batch_size: rows of one optimizer step, over all ranks and accumulated micro-batches.
+        global_batch_tokens: the same in tokens, for packed data; give one of the two.
+        micro_batch_size: rows a rank handles at once (default: all its rows of a global batch).
+        eval_batch_size: rows a rank evaluates at once (default: the micro-batch).
+        lanes: independent streams the documents are dealt to; fixed for the life of a run.
+        block_rows: documents shuffled together within a lane.
+        shuffle: draw documents in a new order every epoch.
+        seed: of the order (default: ``seed_everything``).
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("text",)
+    packed: ClassVar[bool] = True
+    task: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        path: str | list[str],
+        *,
+        format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto",
+        text_unit: Literal["document", "paragraph", "line"] = "document",
+        hub_config: str | None = None,
+        streaming: bool = False,
+        validation_fraction: float = 0.05,
+        take: int | None = None,
+        tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
+        max_length: int = 256,
+        global_batch_size: int | None = None,
+        global_batch_tokens: int | None = None,
+        micro_batch_size: int | None = None,
+        eval_batch_size: int | None = None,
+        lanes: int = 16,
+        block_rows: int = 256,
+        shuffle: bool = True,
+        seed: int | None = None,
+        columns: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.source_config = SourceConfig(
+            path=path,
+            format=format,
+            text_unit=text_unit,
+            hub_config=hub_config,
+            streaming=streaming,
+            validation_fraction=validation_fraction,
+            take=take,
+        )
+        self.tokenizer_config = tokenizer
+        self.columns = columns or {field: field for field in self.fields}
+        self.max_length, self.lanes, self.block_rows, self.shuffle = max_length, lanes, block_rows, shuffle
+        for name, value in {"max_length": max_length, "lanes": lanes, "block_rows": block_rows}.items():
+            if value < 1:
+                raise ConfigError(f"data.{name} must be at least 1, not {value}")
+        self.global_batch_size = self._rows(global_batch_size, global_batch_tokens)
+        self.asked_micro_batch_size, self.asked_eval_batch_size = micro_batch_size, eval_batch_size
+        self._seed = seed
+        self.micro_batch_size = micro_batch_size or self.global_batch_size
+        self.ranks, self.rank = 1, 0
+        self.splits: dict[str, Source] = {}
+        self.tokenizer: Tokenizer | None = None
+        self.initial_tokenizer: Path | None = None
+        self.predict_path: str | None = None
+        self._stream: TrainStream | None = None
+        self._restored: dict[str, Any] | None = None
+
+    def _rows(self, size: int | None, tokens: int | None) -> int:
+        if size is not None and tokens is not None:
+            raise ConfigError("data.global_batch_size and data.global_batch_tokens say the same: give one")
+        if tokens is None:
+            if size is not None and size < 1:
+                raise ConfigError(f"data.global_batch_size must be at least 1, not {size}")
+            return 32 if size is None else size
+        if not self.packed:
+            raise ConfigError("data.global_batch_tokens needs packed rows: give data.global_batch_size here")
+        if tokens < 1 or tokens % self.max_length:
+            raise ConfigError(f"data.global_batch_tokens {tokens} is no multiple of data.max_length {self.max_length}")
+        return tokens // self.max_length
+
+    # What subclasses define -----------------------------------------------------------------------------------
+
+    def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
+        """Rows of a source to examples; None for one that gives nothing to learn from."""
+        raise TypeError(f"{type(self).__name__} does not say how a row becomes an example")
+
+    def settle(self, run: RunDirectory | None) -> None:
+        """Decide what else the data decides (labels ...), once sources and tokenizer are there."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the model must know: ``vocab_size, pad_id, max_length`` and, in subclasses, ``labels``."""
+        if self.tokenizer is None:
+            return {}
+        return {
+            "vocab_size": self.tokenizer.vocab_size,
+            "pad_id": self.tokenizer.pad_id,
+            "max_length": self.max_length,
+        }
+
+    # Set-up ---------------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> RunDirectory | None:
+        """The run directory, when a Trainer of ours is attached."""
+        return getattr(self.trainer, "run_directory", None)
+
+    def prepare_data(self) -> None:
+        """On one process only: build samples, train or fetch the tokenizer, keep it with the run."""
+        self._open()
+        self._settle_tokenizer()
+
+    def setup(self, stage: str) -> None:
+        """On every process: open sources, load the tokenizer, derive the batch arithmetic."""
+        if not self.splits:
+            self._open()
+            self._settle_tokenizer()
+        self.settle(self.run)
+        if stage == "fit" and self.trainer is not None:
+            if hasattr(self.trainer, "plan"):
+                self.trainer.plan(self)
+            else:
+                self.trainer.accumulate_grad_batches = self.plan(1, 0)
+        elif self.trainer is not None:
+            from lightning_nlp.tasks.base import data_rank, data_ranks
+
+            self.ranks, self.rank = data_ranks(self.trainer), data_rank(self.trainer)
+
+    def _open(self) -> None:
+        if self.predict_path is not None:
+            return
+        self.splits = open_splits(self.source_config, self.columns)
+
+    def _settle_tokenizer(self) -> None:
+        kept = self.run.tokenizer if self.run is not None else None
+        if kept is not None and kept.is_file():
+            self.tokenizer = Tokenizer.load(kept)
+            self._check_same_tokenizer(self.initial_tokenizer, "--init_from has another tokenizer than the run")
+        elif self.initial_tokenizer is not None:
+            self.tokenizer = Tokenizer.load(self.initial_tokenizer)
+        elif self.tokenizer_config.path is not None:
+            self.tokenizer = Tokenizer.load(Path(self.tokenizer_config.path))
+        else:
+            self.tokenizer = Tokenizer.train(self._tokenizer_texts(), self.tokenizer_config)
+        asked = self.tokenizer_config.path
+        if asked is not None:
+            self._check_same_tokenizer(Path(asked), f"data.tokenizer.path '{asked}' is not the run's tokenizer")
+        if kept is not None and not kept.exists() and self._first_process():
+            self.tokenizer.save(kept)
+
+    def _check_same_tokenizer(self, path: Path | None, message: str) -> None:
+        if path is not None and self.tokenizer is not None and Tokenizer.load(path).hash != self.tokenizer.hash:
+            raise ConfigError(message)
+
+    def _first_process(self) -> bool:
+        return self.trainer is None or self.trainer.is_global_zero
+
+    def _tokenizer_texts(self) -> Iterator[str]:
+        """Documents the tokenizer is trained on: the first of the training split, within the configured limits."""
+        budget = self.tokenizer_config.train_bytes
+        for number, row in enumerate(self.split("train").scan(0)):
+            if number >= self.tokenizer_config.train_documents or budget <= 0:
+                return
+            yield from self.texts_of(row)
+            budget -= sum(len(text) for text in self.texts_of(row))
+
+    def texts_of(self, row: dict[str, Any]) -> list[str]:
+        """The texts of a row, for training a tokenizer."""
+        return [row["text"]]
+
+    def split(self, name: str) -> Source:
+        """An opened split.
+
+        Raises:
+            DataError: the data has no such split.
+        """
+        if name not in self.splits:
+            raise DataError(f"data.path {self.source_config.path} has no {name} split (it has {', '.join(self.splits)})")
+        return self.splits[name]
+
+    # Batch arithmetic -----------------------------------------------------------------------------------------
+
+    def plan(self, ranks: int, rank: int) -> int:
+        """Fix this process's share of every global batch; returns micro-batches per step and rank.
+
+        Raises:
+            ConfigError: sizes that do not divide; the message has the numbers.
+        """
+        self.ranks, self.rank = ranks, rank
+        rows = self.global_batch_size
+        if rows % ranks:
+            raise ConfigError(f"data.global_batch_size {rows} is not divisible by {ranks} data ranks")
+        self.micro_batch_size = self.asked_micro_batch_size or rows // ranks
+        if (rows // ranks) % self.micro_batch_size:
+            raise ConfigError(
+                f"data.global_batch_size {rows} is not divisible by data.micro_batch_size {self.micro_batch_size}"
+                + (f" x {ranks} data ranks" if ranks > 1 else "")
+            )
+        if self.lanes % ranks:
+            raise ConfigError(f"data.lanes {self.lanes} is not divisible by {ranks} data ranks")
+        if rows % self.lanes and self.lanes % rows:
+            raise ConfigError(f"data.global_batch_size {rows} and data.lanes {self.lanes}: one must divide the other")
+        return rows // ranks // self.micro_batch_size
+
+    @property
+    def tokens_per_micro_batch(self) -> int:
+        """Upper bound of the tokens one rank handles at once."""
+        return self.micro_batch_size * self.max_length
+
+    def tokens_per_step(self, asked_by: str) -> int:
+        """Tokens of every optimizer step.
+
+        Raises:
+            ConfigError: the number differs from step to step.
+        """
+        if not self.packed:
+            raise ConfigError(f"{asked_by} needs packed rows, here lengths differ: give trainer.max_steps or max_epochs")
+        return self.global_batch_size * self.max_length
+
+    def steps_per_epoch(self, asked_by: str) -> int:
+        """Optimizer steps in which every training example is seen once.
+
+        Raises:
+            ConfigError: that number is not known without reading everything.
+        """
+        rows = self.split("train").num_rows
+        if self.packed or rows is None:
+            why = "packed rows do not end with an epoch" if self.packed else "a stream has no known length"
+            raise ConfigError(f"{asked_by}: {why}; give trainer.max_steps or trainer.max_tokens")
+        return -(-rows // self.global_batch_size)
+
+    # Training batches -----------------------------------------------------------------------------------------
+
+    @property
+    def order(self) -> BlockOrder:
+        """The endless sequence of shuffled blocks of training rows."""
+        seed = self._seed if self._seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+        return BlockOrder(
+            self.split("train"), seed=seed, shuffle=self.shuffle, block_rows=self.block_rows, lanes=self.lanes
+        )
+
+    @property
+    def order_fingerprint(self) -> str | None:
+        """What fixes the order of the data; None before training data was opened."""
+        return self._stream.fingerprint if self._stream is not None else None
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        order = self.order
+
+        def lane(number: int) -> PackedLane | BucketedLane:
+            if self.packed:
+                return PackedLane(order, number, self.lanes, self.prepare, self.max_length)
+            return BucketedLane(
+                order,
+                number,
+                self.lanes,
+                self.prepare,
+                rows_per_window=64 * max(self.global_batch_size // self.lanes, 1),
+                rows_per_batch=max(self.global_batch_size // self.lanes, 1),
+                seed=order.seed,
+            )
+
+        self._stream = TrainStream(
+            lane,
+            n_lanes=self.lanes,
+            global_batch=self.global_batch_size,
+            data_ranks=self.ranks,
+            rank=self.rank,
+            micro_batch=self.micro_batch_size,
+            fingerprint=f"{order.fingerprint()} length={self.max_length} tokenizer={self._tokenizer_hash()[:12]}",
+        )
+        if self._restored is not None:
+            self._stream.restore(self._restored)
+        return EndlessBatches(self._stream, self.collate)
+
+    def collate(self, rows: list[Row]) -> Batch:
+        """Rows to tensors, with this module's task name."""
+        assert self.tokenizer is not None
+        pad = 0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id
+        batch = collate_packed(rows, pad) if self.packed else collate_single(rows, pad)
+        batch["task"] = self.task
+        return batch
+
+    def _tokenizer_hash(self) -> str:
+        assert self.tokenizer is not None
+        return self.tokenizer.hash
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of every lane after the last optimizer step, and the tokenizer's hash; small and plain."""
+        state: dict[str, Any] = {"tokenizer": self._tokenizer_hash()} if self.tokenizer is not None else {}
+        if self._stream is None or self.trainer is None:
+            return state
+        own = self._stream.state(self.trainer.global_step)
+        if self.ranks > 1:
+            shares: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(shares, own)
+            own = {**own, "lanes": {lane: value for share in shares for lane, value in share["lanes"].items()}}
+        return {**state, "train": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the position back; used when the training stream is made.
+
+        Raises:
+            CheckpointError: the run's tokenizer is not the one the checkpoint was trained with.
+        """
+        saved = state_dict.get("tokenizer")
+        if saved is not None and self.tokenizer is not None and saved != self.tokenizer.hash:
+            raise CheckpointError("tokenizer.json is not the tokenizer this checkpoint was trained with")
+        self._restored = state_dict.get("train")
+
+    # Evaluation -----------------------------------------------------------------------------------------------
+
+    def _evaluation(self, source: Source) -> Iterable[Batch]:
+        rows = EvalRows(
+            source,
+            self.prepare,
+            mode="packed" if self.packed else "single",
+            max_length=self.max_length,
+            micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
+            data_ranks=self.ranks,
+            rank=self.rank,
+        )
+        return Batches(rows, self.collate)
+
+    def val_dataloader(self) -> Iterable[Batch]:
+        return self._evaluation(self.split("validation"))
+
+    def test_dataloader(self) -> Iterable[Batch]:
+        return self._evaluation(self.split("test"))
+
+    # Prediction -----------------------------------------------------------------------------------------------
+
+    def prediction_source(self) -> Source:
+        """The file given with ``--input``, or the test split."""
+        if self.predict_path is None:
+            return self.split("test" if "test" in self.splits else "validation")
+        columns = {"text": self.columns.get("text", "text")}
+        config = SourceConfig(path=self.predict_path, text_unit="line", validation_fraction=0.0)
+        return open_splits(config, columns)["train"]
+
+    def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
+        """As :meth:`prepare`, for rows that have no labels."""
+        return self.prepare(rows)
+
+    def predict_dataloader(self) -> Iterable[Batch]:
+        texts: dict[str, str] = {}
+
+        def prepare(rows: list[dict[str, Any]]) -> list[Example | None]:
+            texts.update({row["id"]: row["text"] for row in rows})
+            return self.prepare_prediction(rows)
+
+        def collate(rows: list[Row]) -> Batch:
+            assert self.tokenizer is not None
+            batch = collate_single(rows, 0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id)
+            batch["task"] = self.task
+            batch["texts"] = [texts.pop(ids[0]) if ids else "" for ids in batch["example_ids"]]
+            return batch
+
+        rows = EvalRows(
+            self.prediction_source(),
+            prepare,
+            mode="single",
+            max_length=self.max_length,
+            micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
+            data_ranks=self.ranks,
+            rank=self.rank,
+        )
+        return Batches(rows, collate)
+
+
+class Batches:
+    """Collates an iterable of row lists."""
+
+    def __init__(self, rows: TrainStream | EvalRows, collate: Callable[[list[Row]], Batch]) -> None:
+        self.rows, self.collate = rows, collate
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.collate, iter(self.rows))
+
+
+class EndlessBatches(Batches):
+    """Training batches; sized, because Lightning reads an unsized loader ahead and loses a batch at a resume."""
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+
+def write_labels(path: Path, labels: list[str]) -> None:
+    """Keep the label names with the run."""
+    write_json(path, labels)
+
+
+def read_labels(path: Path) -> list[str] | None:
+    """Label names kept with the run, if any."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def note(text: str) -> None:
+    """One line for the person watching."""
+    print(text, file=sys.stderr)

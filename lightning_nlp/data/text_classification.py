@@ -1,0 +1,93 @@
+"""Data of text classification: a text and the name of its class, batched by length."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lightning_nlp.data.module import TextDataModule, read_labels, write_labels
+from lightning_nlp.data.objectives import Example, classification
+from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.run.directory import RunDirectory
+
+
+class TextClassificationData(TextDataModule):
+    """Texts with one label each.
+
+    Args:
+        path: see :class:`~lightning_nlp.data.module.TextDataModule`, as for all other arguments.
+        text_column: the column that holds the text.
+        label_column: the column that holds the label (text or number).
+        labels: names of the classes, in order; by default those of the training split, sorted.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("text", "label")
+    packed: ClassVar[bool] = False
+    task: ClassVar[str] = "classification"
+
+    def __init__(
+        self,
+        path: str | list[str],
+        *,
+        text_column: str = "text",
+        label_column: str = "label",
+        labels: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(path, columns={"text": text_column, "label": label_column}, **kwargs)
+        if labels is not None and len(set(labels)) != len(labels):
+            raise ConfigError("data.labels names a class twice")
+        self.labels = labels
+        self._numbers: dict[str, int] = {}
+
+    def settle(self, run: RunDirectory | None) -> None:
+        kept = read_labels(run.labels) if run is not None else None
+        if kept is not None and self.labels is not None and kept != self.labels:
+            raise ConfigError(f"data.labels differ from the run's labels ({', '.join(kept[:5])} ...)")
+        if self.labels is None:
+            self.labels = kept if kept is not None else self._labels_of_training_split()
+        self._numbers = {label: number for number, label in enumerate(self.labels)}
+        if run is not None and kept is None and self._first_process():
+            write_labels(run.labels, self.labels)
+
+    def _labels_of_training_split(self) -> list[str]:
+        source = self.split("train")
+        if source.num_rows is None:
+            raise ConfigError("data.labels must be given for a stream: it cannot be read through first")
+        found: set[str] = set()
+        for start in range(0, source.num_rows, 4096):
+            rows = source.read(np.arange(start, min(start + 4096, source.num_rows)))
+            found.update(str(row["label"]) for row in rows)
+        return sorted(found, key=natural)
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "labels": self.labels}
+
+    def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
+        examples = []
+        for row in rows:
+            if str(row["label"]) not in self._numbers:
+                known = ", ".join(list(self._numbers)[:8])
+                raise DataError(f"row {row['id']} has label '{row['label']}', never seen in training (known: {known})")
+            examples.append(self._numbers[str(row["label"])])
+        return self._examples(rows, examples)
+
+    def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
+        return self._examples(rows, [0] * len(rows))
+
+    def _examples(self, rows: list[dict[str, Any]], labels: list[int]) -> list[Example | None]:
+        assert self.tokenizer is not None
+        tokenizer = self.tokenizer
+        return [
+            classification(ids, label, row["id"], self.max_length, tokenizer.bos_id, tokenizer.eos_id)
+            for ids, label, row in zip(tokenizer.encode_batch([row["text"] for row in rows]), labels, rows, strict=True)
+        ]
+
+
+def natural(label: str) -> tuple[int, float, str]:
+    """Numbers in numeric order, then names."""
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)

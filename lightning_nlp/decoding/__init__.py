@@ -1,0 +1,1 @@
+"""Turning hidden states into text: sampling and cached generation, for any backbone."""

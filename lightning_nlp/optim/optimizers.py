@@ -1,0 +1,80 @@
+"""Optimizers by name, and putting a command's values over those of a restored checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_nlp import registry
+from lightning_nlp.errors import ConfigError, nearest
+from lightning_nlp.optim.groups import parameter_groups
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its settings."""
+
+    name: str = "adamw"
+    """adamw or sgd; see `lightning-nlp list optimizers`."""
+    lr: float = 1e-3
+    """Highest learning rate; the schedule multiplies it."""
+    weight_decay: float = 0.1
+    """Of matrices; norms, biases and embeddings are not decayed."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's first and second moment."""
+    eps: float = 1e-8
+    """AdamW's division guard."""
+    momentum: float | None = None
+    """SGD only."""
+    nesterov: bool = False
+    """SGD only."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.name not in registry.OPTIMIZERS:
+            hint = nearest(self.name, registry.OPTIMIZERS)
+            raise ConfigError(f"unknown optimizer.name '{self.name}'{hint} (known: {', '.join(registry.OPTIMIZERS)})")
+        if self.name != "sgd" and (self.momentum is not None or self.nesterov):
+            raise ConfigError(f"optimizer.momentum and nesterov belong to sgd, optimizer.name is {self.name}")
+        if self.nesterov and not self.momentum:
+            raise ConfigError("optimizer.nesterov needs optimizer.momentum")
+        if self.lr <= 0 or self.weight_decay < 0 or self.eps <= 0:
+            raise ConfigError("optimizer.lr and eps must be positive, optimizer.weight_decay not negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optimizer.betas must be two numbers in [0, 1), not {self.betas}")
+
+
+def adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), fused: one kernel for all parameters."""
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Stochastic gradient descent, with momentum if asked."""
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum or 0.0, nesterov=config.nesterov)
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The configured optimizer over all trainable parameters of ``module``."""
+    groups = parameter_groups(module, config.weight_decay)
+    if not groups:
+        raise ConfigError("there is nothing to train: every parameter is frozen")
+    optimizer: torch.optim.Optimizer = registry.load(registry.OPTIMIZERS, config.name, "optimizer")(groups, config)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = config.lr
+    return optimizer
+
+
+def apply_hyperparameters(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:
+    """Set the values of ``config`` on an optimizer whose state came from a checkpoint."""
+    for group in optimizer.param_groups:
+        group["initial_lr"] = config.lr
+        if group.get("name") != "undecayed":
+            group["weight_decay"] = config.weight_decay
+        for name in ("betas", "eps", "momentum", "nesterov"):
+            if name in group:
+                value = getattr(config, name)
+                group[name] = 0.0 if value is None else value

@@ -1,0 +1,46 @@
+"""Names a user may write, and where each is built. Plain strings, so that listing them imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from lightning_nlp.errors import ConfigError, nearest
+
+TASKS = {
+    "CausalLM": "lightning_nlp.tasks.causal_lm:CausalLM",
+    "TextClassification": "lightning_nlp.tasks.text_classification:TextClassification",
+}
+DATA = {
+    "CausalLMData": "lightning_nlp.data.causal_lm:CausalLMData",
+    "TextClassificationData": "lightning_nlp.data.text_classification:TextClassificationData",
+}
+OBJECTIVES = {
+    "causal_lm": "lightning_nlp.data.objectives:causal_lm",
+    "classification": "lightning_nlp.data.objectives:classification",
+}
+OPTIMIZERS = {
+    "adamw": "lightning_nlp.optim.optimizers:adamw",
+    "sgd": "lightning_nlp.optim.optimizers:sgd",
+}
+SCHEDULES = {
+    "constant": "lightning_nlp.optim.schedules:constant",
+    "linear": "lightning_nlp.optim.schedules:linear",
+    "cosine": "lightning_nlp.optim.schedules:cosine",
+}
+BUILDERS = {
+    "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
+    "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
+}
+
+
+def load(registry: dict[str, str], name: str, what: str = "name") -> Any:
+    """Import and return what ``name`` stands for.
+
+    Raises:
+        ConfigError: the name is not in the registry; the message lists the known ones.
+    """
+    if name not in registry:
+        raise ConfigError(f"unknown {what} '{name}'{nearest(name, registry)} (known: {', '.join(registry)})")
+    module, _, attribute = registry[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

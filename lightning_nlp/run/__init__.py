@@ -1,0 +1,1 @@
+"""What a run leaves on disk: its directory, manifests, status and exit codes. No training code."""

@@ -1,0 +1,1 @@
+"""The one LightningModule shell and, one file a task, the heads that plug into it."""

@@ -1,0 +1,278 @@
+"""The one LightningModule shell: a backbone, one or more heads, the loss contract, optimizer and schedule.
+
+Loss contract: heads return sums and counts. A micro-batch back-propagates ``sum / C`` (C a power of two, so no bits
+change), and once per optimizer step the gradients are multiplied by ``C * k * ranks / total count``. So k micro-batches
+on r ranks give the gradient of one big batch, also when their token counts differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.init import init_weights
+from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.errors import CheckpointError, ConfigError
+from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
+from lightning_nlp.optim.schedules import ScheduleConfig, factor
+from lightning_nlp.tasks.head import Head
+from lightning_nlp.tasks.initial import InitialWeights
+
+
+class TaskModule(L.LightningModule):
+    """Owns the backbone once, and the heads. Tasks are this class with one head, named for the command line.
+
+    Args:
+        backbone: architecture; ``vocab_size`` may be left out when data or ``init_from`` decides it.
+        heads: ``{name: head}``.
+        hyperparameters: the task's own constructor arguments, as plain values, for its checkpoints.
+    """
+
+    def __init__(
+        self,
+        backbone: TransformerConfig | dict[str, Any],
+        heads: dict[str, Head],
+        optimizer: OptimizerConfig | dict[str, Any] | None = None,
+        schedule: ScheduleConfig | dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = backbone if isinstance(backbone, TransformerConfig) else TransformerConfig(**backbone)
+        self.optimizer_config = optimizer if isinstance(optimizer, OptimizerConfig) else OptimizerConfig(**optimizer or {})
+        self.schedule_config = schedule if isinstance(schedule, ScheduleConfig) else ScheduleConfig(**schedule or {})
+        self.heads = nn.ModuleDict(heads)
+        self.backbone: Transformer | None = None
+        self.initial: InitialWeights | None = None
+        self.on_resolved: Callable[[TransformerConfig], None] | None = None
+        self.loss_scale = 1024.0
+        self.grad_norm: Tensor | None = None
+        self.step_totals: Tensor | None = None
+        self._window: list[Tensor] = []
+        self._data_ranks = 1
+        self._accumulation = 1
+
+    # Building -------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        """The only head of a single-task module."""
+        (head,) = self.heads.values()
+        return head  # type: ignore[return-value]
+
+    def task_hyperparameters(self) -> dict[str, Any]:
+        """Constructor arguments beyond those of this class, as plain values."""
+        return {}
+
+    def plain_hyperparameters(self) -> dict[str, Any]:
+        """Everything ``type(self)(**values)`` needs to build this module again, without data."""
+        optimizer, schedule = vars(self.optimizer_config), vars(self.schedule_config)
+        optimizer = {name: list(value) if isinstance(value, tuple) else value for name, value in optimizer.items()}
+        return {
+            "backbone": self.config.to_dict(),
+            **self.task_hyperparameters(),
+            "optimizer": optimizer,
+            "schedule": dict(schedule),
+        }
+
+    def resolve(self, facts: dict[str, Any]) -> None:
+        """Settle what data and ``initial`` weights decide, before any parameter exists.
+
+        Raises:
+            ConfigError: a given value disagrees; the message names the key and both values.
+        """
+        if self.initial is not None:
+            self.config = self.initial.merge(self.config)
+        for key in ("vocab_size", "pad_id"):
+            if (value := facts.get(key)) is None:
+                continue
+            given = getattr(self.config, key)
+            if given is not None and given != value:
+                raise ConfigError(f"backbone.{key} is {given}, the tokenizer has {value}")
+            self.config = self.config.replace(**{key: value})
+        if (length := facts.get("max_length")) and length > self.config.max_length:
+            raise ConfigError(f"data.max_length {length} is longer than backbone.max_length {self.config.max_length}")
+        for head in self.heads.values():
+            head.resolve(facts)  # type: ignore[operator]
+
+    def configure_model(self) -> None:
+        """Build backbone and heads; safe to call again, and on the meta device."""
+        if self.backbone is not None:
+            return
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        self.resolve(data.facts() if hasattr(data, "facts") else {})
+        if self.config.vocab_size is None:
+            raise ConfigError("backbone.vocab_size is not set and there is no tokenizer to take it from")
+        if self.on_resolved is not None:
+            self.on_resolved(self.config)
+        self.backbone = Transformer(self.config)
+        for head in self.heads.values():
+            head.build(self.config)  # type: ignore[operator]
+            head.tokenizer = getattr(data, "tokenizer", None)  # type: ignore[assignment]
+        init_weights(self, self.config)
+        if self.initial is not None:
+            self.initial.load_into(self)
+
+    # Training -------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Fix the run's constants; put back optimizer values that this command changed over the checkpoint's."""
+        self._accumulation = self.trainer.accumulate_grad_batches
+        self._data_ranks = data_ranks(self.trainer)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        tokens = getattr(data, "tokens_per_micro_batch", 1024)
+        self.loss_scale = 2.0 ** round(math.log2(max(tokens, 1)))
+        for optimizer in self.trainer.optimizers:
+            apply_hyperparameters(optimizer, self.optimizer_config)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one micro-batch, scaled as the loss contract says."""
+        losses = self.heads[batch["task"]](self.backbone, batch)
+        _, count = losses["loss"]
+        loss_sum = torch.stack([total for total, _ in losses.values()]).sum()
+        tokens = (batch["segments"] > 0).sum()
+        self._window.append(torch.stack([loss_sum.detach().double(), count.detach().double(), tokens.double()]))
+        if self._accumulation * self._data_ranks == 1:  # the normaliser is known at once: nothing to rescale later
+            return loss_sum / count.clamp(min=1)
+        return loss_sum / self.loss_scale
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Set this step's learning rate, then step with gradients normalised over the whole global batch."""
+        scale = factor(self.schedule_config, self.trainer.global_step, self.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * scale
+
+        def closure() -> Any:
+            output = optimizer_closure() if optimizer_closure is not None else None
+            self._normalise_gradients()  # before clipping, which follows the closure
+            return output
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
+
+    def _normalise_gradients(self) -> None:
+        totals = torch.stack(self._window).sum(0)
+        self._window.clear()
+        if self._data_ranks > 1:
+            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")  # type: ignore[assignment]
+        self.step_totals = totals
+        if self._accumulation * self._data_ranks > 1:
+            scale = self.loss_scale * self._accumulation * self._data_ranks / totals[1].clamp(min=1)
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            torch._foreach_mul_(gradients, float(scale))
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip as the Trainer asks; the norm before clipping is kept for the log."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            self.grad_norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self, self.optimizer_config)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run: the horizon of the schedule."""
+        steps = self.trainer.max_steps
+        if steps is None or steps < 1:
+            raise ConfigError("trainer.max_steps is needed: the schedule must know where the run ends")
+        return steps
+
+    # Evaluation -----------------------------------------------------------------------------------------------
+
+    def monitors(self) -> list[str]:
+        """Names that validation will log, so that a misspelt ``monitor`` is refused before training."""
+        if len(self.heads) == 1:
+            return [f"val/{name}" for name in self.head.metric_names]
+        return [f"val/{task}/{name}" for task, head in self.heads.items() for name in head.metric_names]  # type: ignore[union-attr]
+
+    def _evaluate(self, batch: dict[str, Any]) -> None:
+        self.heads[batch["task"]].update(self.backbone, batch)  # type: ignore[operator]
+
+    def _publish(self, stage: str) -> None:
+        for task, head in self.heads.items():
+            prefix = stage if len(self.heads) == 1 else f"{stage}/{task}"
+            values = head.compute()  # type: ignore[operator]
+            # Our own log callback writes these: Lightning's would count micro-batches as steps.
+            self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
+            head.reset()  # type: ignore[operator]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._publish("val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._publish("test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Records for the examples of one batch (padding rows give none)."""
+        return list(self.predictions(batch))
+
+    def predictions(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return self.heads[batch["task"]].predict(self.backbone, batch)  # type: ignore[operator]
+
+    # Checkpoints ----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint able to rebuild its module alone."""
+        checkpoint["hyper_parameters"] = self.plain_hyperparameters()
+        checkpoint["task"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model with one line that names the difference."""
+        if self.backbone is None:
+            self.configure_model()
+        saved = checkpoint.get("hyper_parameters", {}).get("backbone", {})
+        ours = self.config.to_dict()
+        for key, value in saved.items():
+            if key in ours and key not in TRAINING_ONLY and ours[key] != value:
+                raise CheckpointError(f"the checkpoint has backbone.{key} {value!r}, this configuration {ours[key]!r}")
+        check_state(checkpoint.get("state_dict", {}), self.state_dict())
+
+
+TRAINING_ONLY = frozenset({"size", "dropout", "init_std"})
+"""Backbone settings that may differ between a checkpoint and the run that goes on from it."""
+
+
+def check_state(saved: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Compare names and shapes of two state dicts.
+
+    Raises:
+        CheckpointError: one line with the first differences.
+    """
+    problems = [f"{name} is missing" for name in ours if name not in saved]
+    problems += [f"{name} is unexpected" for name in saved if name not in ours]
+    problems += [
+        f"{name} has shape {tuple(saved[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in ours.items()
+        if name in saved and isinstance(value, Tensor) and saved[name].shape != value.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"the checkpoint is of another model: {'; '.join(problems[:3])}{more}")
+
+
+def data_ranks(trainer: L.Trainer) -> int:
+    """Ranks that see different data: the strategy's data-parallel size, not the world size."""
+    kwargs = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
+    return int(kwargs["num_replicas"]) if kwargs else 1
+
+
+def data_rank(trainer: L.Trainer) -> int:
+    """This process's place among the data ranks."""
+    kwargs = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
+    return int(kwargs["rank"]) if kwargs else 0

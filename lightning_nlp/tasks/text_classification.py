@@ -1,0 +1,132 @@
+"""One label for a text: topics, sentiment, and whatever else has a fixed set of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.loss import cross_entropy
+from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.classification import ClassificationMetrics
+from lightning_nlp.metrics.language_model import LanguageModelMetrics
+from lightning_nlp.optim.optimizers import OptimizerConfig
+from lightning_nlp.optim.schedules import ScheduleConfig
+from lightning_nlp.tasks.base import TaskModule
+from lightning_nlp.tasks.head import Head, Losses
+
+Pooling = Literal["auto", "mean", "first", "last"]
+
+
+class TextClassificationHead(Head):
+    """Pools the hidden states of a text and maps them to label scores."""
+
+    arrangements: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "macro_f1", "mcc")
+
+    def __init__(self, labels: list[str] | None, pooling: Pooling, dropout: float) -> None:
+        super().__init__()
+        self.labels = labels
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+
+    def resolve(self, facts: dict[str, Any]) -> None:
+        found = facts.get("labels")
+        if found is None:
+            return
+        if self.labels is not None and self.labels != found:
+            extra = sorted(set(self.labels) ^ set(found)) or ["their order"]
+            raise ConfigError(f"model.labels and the labels of the data differ in {', '.join(extra[:5])}")
+        self.labels = list(found)
+
+    def build(self, config: TransformerConfig) -> None:
+        super().build(config)
+        if not self.labels or len(self.labels) < 2:
+            raise ConfigError(f"classification needs at least two labels, there are {len(self.labels or [])}")
+        if self.pooling == "auto":
+            self.pooling = "last" if config.arrangement == "decoder" else "mean"
+        self.output = nn.Linear(config.d_model, len(self.labels))
+        self.metrics = ClassificationMetrics(len(self.labels))
+        self.losses = LanguageModelMetrics()
+
+    def pool(self, hidden: Tensor, segments: Tensor) -> Tensor:
+        """``[B, T, D]`` and ``[B, T]`` (0 = padding) -> ``[B, D]``."""
+        real = segments > 0
+        if self.pooling == "first":
+            return hidden[:, 0]
+        if self.pooling == "last":
+            last = (real * torch.arange(real.shape[1], device=real.device)).argmax(1)
+            return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        weights = real.to(hidden.dtype)
+        return (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
+
+    def logits(self, backbone: Transformer, batch: dict[str, Any]) -> Tensor:
+        """Label scores ``[B, C]``."""
+        hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"])
+        return self.output(self.dropout(self.pool(hidden, batch["segments"])))
+
+    def forward(self, backbone: Transformer, batch: dict[str, Any]) -> Losses:
+        """Cross-entropy of ``labels [B]`` (-100: padding row)."""
+        return {"loss": cross_entropy(self.logits(backbone, batch), batch["labels"])}
+
+    def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
+        logits = self.logits(backbone, batch)
+        ids = [row[0] if row else "" for row in batch["example_ids"]]
+        self.metrics.update(logits, batch["labels"], ids)
+        loss_sum, count = cross_entropy(logits, batch["labels"])
+        self.losses.update(loss_sum, count, torch.zeros((), device=logits.device))
+
+    def compute(self) -> dict[str, float]:
+        return {"loss": self.losses.compute()["loss"], **self.metrics.compute()}
+
+    def reset(self) -> None:
+        self.metrics.reset()
+        self.losses.reset()
+
+    def signatures(self) -> dict[str, str]:
+        return {"macro_f1": self.metrics.signature}
+
+    def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The likeliest label of each text with its probability and those of all labels."""
+        assert self.labels is not None
+        probabilities = self.logits(backbone, batch).float().softmax(-1)
+        for row, ids in enumerate(batch["example_ids"]):
+            if ids:
+                scores = dict(zip(self.labels, probabilities[row].tolist(), strict=True))
+                label = max(scores, key=scores.__getitem__)
+                record = {"id": ids[0], "text": batch["texts"][row], "prediction": label, "score": scores[label]}
+                yield {**record, "scores": scores}
+
+
+class TextClassification(TaskModule):
+    """Train an encoder, or a pre-trained decoder, to name the class of a text.
+
+    Args:
+        backbone: architecture.
+        labels: names of the classes; taken from the data when left out.
+        pooling: how hidden states become one vector (auto: mean for encoders, last token for decoders).
+        head_dropout: dropout before the output layer.
+        optimizer: optimizer and its settings.
+        schedule: learning rate as a function of the step.
+    """
+
+    def __init__(
+        self,
+        backbone: TransformerConfig = TransformerConfig(arrangement="encoder"),  # noqa: B008 - frozen
+        labels: list[str] | None = None,
+        pooling: Pooling = "auto",
+        head_dropout: float = 0.1,
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        head = TextClassificationHead(labels, pooling, head_dropout)
+        super().__init__(backbone, {"classification": head}, optimizer, schedule)
+
+    def task_hyperparameters(self) -> dict[str, Any]:
+        head = self.head
+        assert isinstance(head, TextClassificationHead)
+        return {"labels": head.labels, "pooling": head.pooling, "head_dropout": head.dropout.p}

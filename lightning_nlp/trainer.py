@@ -1,0 +1,249 @@
+"""Lightning's Trainer with this platform's units, order, checkpoints, signals and logs attached in code.
+
+Everything of Lightning's Trainer stays reachable. What is added counts in optimizer steps and tokens; what would be a
+second way to say the same (``accumulate_grad_batches`` beside a global batch, ``val_check_interval``) is refused.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import Logger
+
+import lightning_nlp
+from lightning_nlp.callbacks.checkpoints import Checkpoints
+from lightning_nlp.callbacks.log import MetricsLog
+from lightning_nlp.callbacks.progress import Progress
+from lightning_nlp.callbacks.random_state import RandomState
+from lightning_nlp.callbacks.samples import Samples
+from lightning_nlp.callbacks.signals import Signals
+from lightning_nlp.callbacks.tensorboard import RunTensorBoard
+from lightning_nlp.data.module import TextDataModule
+from lightning_nlp.errors import ConfigError
+from lightning_nlp.run import manifest
+from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
+from lightning_nlp.run.directory import RunDirectory
+from lightning_nlp.tasks.base import TaskModule, data_rank, data_ranks
+
+
+class Trainer(L.Trainer):
+    """Trainer whose runs can be stopped anywhere and go on as if nothing had happened.
+
+    Args:
+        max_steps: optimizer steps of the run.
+        max_tokens: non-pad tokens of the run, over all data ranks; becomes ``max_steps`` where every step has the same
+            number (packed data).
+        max_epochs: becomes ``max_steps`` where the number of examples is known; refused, with the reason, elsewhere.
+        validate_every: optimizer steps between validations (0: only at the end).
+        checkpoint_every: optimizer steps between checkpoints (default: ``validate_every``).
+        keep_last: newest checkpoints kept.
+        keep_best: best checkpoints by ``monitor`` kept besides.
+        monitor: validation metric that decides what is best and when to stop early.
+        monitor_mode: whether a lower (``min``) or higher (``max``) value is better.
+        patience: stop after this many validations without a better value (default: never).
+        time_budget: wall-clock limit such as ``90m``, ``1h30m`` or ``45s``; the run then saves and exits with code 85.
+        log_every_n_steps: optimizer steps between lines of ``metrics.jsonl`` and TensorBoard scalars.
+        default_root_dir: the run directory.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_epochs: int | None = None,
+        validate_every: int = 500,
+        checkpoint_every: int | None = None,
+        keep_last: int = 2,
+        keep_best: int = 1,
+        monitor: str = "val/loss",
+        monitor_mode: Literal["min", "max"] = "min",
+        patience: int | None = None,
+        time_budget: str | None = None,
+        log_every_n_steps: int = 10,
+        accumulate_grad_batches: int | None = None,
+        val_check_interval: int | float | None = None,
+        callbacks: list[Callback] | Callback | None = None,
+        logger: Logger | list[Logger] | bool | None = None,
+        enable_progress_bar: bool = True,
+        enable_model_summary: bool = False,
+        default_root_dir: str | None = None,
+        plugins: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        horizon = {"max_steps": max_steps, "max_tokens": max_tokens, "max_epochs": max_epochs}
+        given = [name for name, value in horizon.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"trainer.{given[0]} and trainer.{given[1]} both say when to stop: give one")
+        for name, value in {**horizon, "log_every_n_steps": log_every_n_steps, "patience": patience}.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"trainer.{name} must be at least 1, not {value}")
+        if val_check_interval is not None:
+            raise ConfigError("trainer.val_check_interval counts batches: use trainer.validate_every (optimizer steps)")
+        self.run_directory = RunDirectory(Path(default_root_dir or "."))
+        self.horizon = horizon
+        self.validate_every = validate_every
+        self.checkpoint_every = validate_every if checkpoint_every is None else checkpoint_every
+        self.monitor, self.monitor_mode = monitor, monitor_mode
+        self.asked_accumulation = accumulate_grad_batches
+
+        given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        # Order matters within a step: numbers are logged, then saved, then a signal may end the run.
+        ours: list[Callback] = [RandomState(), MetricsLog(), Samples()]
+        if patience is not None:
+            ours.append(EarlyStopping(monitor, mode=monitor_mode, patience=patience, check_on_train_epoch_end=False))
+        if enable_progress_bar:
+            ours.append(Progress())
+        self.checkpoints = Checkpoints(keep_last=keep_last, keep_best=keep_best)
+        ours += [*given_callbacks, self.checkpoints, Signals(parse_duration(time_budget))]
+        if logger is None or logger is True:
+            logger = RunTensorBoard(self.run_directory.path)
+        super().__init__(
+            max_steps=-1 if max_steps is None else max_steps,
+            max_epochs=-1,
+            log_every_n_steps=log_every_n_steps,
+            accumulate_grad_batches=accumulate_grad_batches or 1,
+            val_check_interval=None,
+            check_val_every_n_epoch=None,
+            callbacks=ours,
+            logger=logger,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=enable_model_summary,
+            default_root_dir=str(self.run_directory.path),
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            plugins=plugins_with_ours(plugins),
+            **kwargs,
+        )
+
+    # Plan -----------------------------------------------------------------------------------------------------
+
+    def plan(self, data: TextDataModule) -> None:
+        """Derive accumulation, validation interval and the horizon from the data; called by its ``setup``."""
+        if self.asked_accumulation is not None:
+            raise ConfigError(
+                "trainer.accumulate_grad_batches beside data.global_batch_size: accumulation is derived from "
+                "data.global_batch_size and data.micro_batch_size"
+            )
+        self.accumulate_grad_batches = data.plan(data_ranks(self), data_rank(self))
+        if (tokens := self.horizon["max_tokens"]) is not None:
+            steps = -(-tokens // data.tokens_per_step("trainer.max_tokens"))
+        elif (epochs := self.horizon["max_epochs"]) is not None:
+            steps = epochs * data.steps_per_epoch("trainer.max_epochs")
+        elif self.horizon["max_steps"] is None:
+            raise ConfigError("say when to stop: trainer.max_steps, trainer.max_tokens or trainer.max_epochs")
+        else:
+            steps = self.horizon["max_steps"]
+        self.fit_loop.epoch_loop.max_steps = steps
+        interval = self.validate_every * self.accumulate_grad_batches
+        self.val_check_interval = interval if self.validate_every else steps * self.accumulate_grad_batches + 1
+
+    def fit(
+        self,
+        model: L.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Train.
+
+        Args:
+            model: a task, or any LightningModule.
+            train_dataloaders: only for modules and data of your own.
+            val_dataloaders: likewise.
+            datamodule: one of the data modules of this package, or your own.
+            ckpt_path: checkpoint to go on from; ``last`` and ``best`` are looked up among the verified ones.
+            weights_only: load plain data only (the default).
+        """
+        path = self.resolve_checkpoint(ckpt_path)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+
+    def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
+        """Turn ``last`` or ``best`` into the path of a checkpoint whose checksum holds."""
+        directory = self.run_directory.checkpoints
+        if ckpt_path == "last":
+            found = manifest.newest_valid(directory, print)
+        elif ckpt_path == "best":
+            found = manifest.best(directory, self.monitor, self.monitor_mode, print)
+        else:
+            return ckpt_path
+        if found is None:
+            raise ConfigError(f"ckpt_path '{ckpt_path}': {directory} has no checkpoint yet")
+        return found.path
+
+    # Checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filepath: Any, weights_only: bool | None = None, storage_options: Any = None) -> None:
+        """The one door through which every checkpoint is written: partial name, flush, rename, manifest last."""
+        final = Path(self.strategy.broadcast(filepath))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = manifest.partial_path(final)
+        super().save_checkpoint(partial, weights_only, storage_options)
+        if self.is_global_zero:
+            manifest.publish(partial, final, self.manifest())
+        self.strategy.barrier("save_checkpoint")
+
+    def manifest(self) -> dict[str, Any]:
+        """What is recorded beside a checkpoint: where it stands and what it was made with."""
+        data = getattr(self, "datamodule", None)
+        return {
+            "step": self.global_step,
+            "tokens": self.tokens,
+            "metrics": self.checkpoints.metrics,
+            "monitor": {"name": self.monitor, "mode": self.monitor_mode},
+            "data_ranks": data_ranks(self),
+            "world_size": self.world_size,
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "lightning_nlp": lightning_nlp.__version__,
+                "torch": torch.__version__,
+                "lightning": L.__version__,
+                "python": platform.python_version(),
+            },
+            "tokenizer": data.tokenizer.hash if isinstance(data, TextDataModule) and data.tokenizer else None,
+            "order": data.order_fingerprint if isinstance(data, TextDataModule) else None,
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Non-pad tokens trained on, over all data ranks, since the beginning of the run."""
+        (log,) = (callback for callback in self.callbacks if isinstance(callback, MetricsLog))  # type: ignore[attr-defined]
+        return log.tokens
+
+    @property
+    def task(self) -> TaskModule:
+        """The module being trained, when it is one of ours."""
+        module = self.lightning_module
+        assert isinstance(module, TaskModule)
+        return module
+
+
+def plugins_with_ours(plugins: Any) -> list[Any]:
+    """Add the plain CheckpointIO to the plugins the user gave."""
+    given = list(plugins) if isinstance(plugins, list) else [] if plugins is None else [plugins]
+    return [*given, PlainCheckpointIO()]
+
+
+def parse_duration(text: str | None) -> timedelta | None:
+    """``1h30m``, ``90m``, ``45s`` -> timedelta.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    if not match or not any(match.groups()):
+        raise ConfigError(f"trainer.time_budget '{text}' is no duration: write 90m, 1h30m or 45s")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)

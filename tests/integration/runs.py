@@ -1,0 +1,171 @@
+"""Start, kill and compare real runs of the command line; also a script: ``python -m tests.integration.runs --kills 20``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WORDS = "the cat sat on a mat while one dog ran over red hills and some birds flew to warm seas".split()
+
+
+def write_corpus(directory: Path, documents: int = 300, seed: int = 0) -> Path:
+    """JSON lines of random sentences of very different lengths, train and validation."""
+    directory.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(seed)
+    for split, size in (("train", documents), ("validation", max(documents // 10, 4)), ("test", 8)):
+        with (directory / f"{split}.jsonl").open("w") as stream:
+            for number in range(size):
+                text = " ".join(draw.choices(WORDS, k=draw.choice([1, 3, 8, 20, 60])))
+                stream.write(json.dumps({"id": f"{split}-{number}", "text": text}) + "\n")
+    return directory
+
+
+def write_config(path: Path, corpus: Path, **trainer: object) -> Path:
+    """A tiny language model with dropout, that logs every step."""
+    settings = {
+        "max_steps": 40,
+        "validate_every": 16,
+        "checkpoint_every": 5,
+        "log_every_n_steps": 1,
+        "gradient_clip_val": 1.0,
+        "accelerator": "cpu",
+        "devices": 1,
+        **trainer,
+    }
+    lines = "\n".join(f"  {name}: {json.dumps(value)}" for name, value in settings.items())
+    path.write_text(
+        f"""
+seed_everything: 7
+model:
+  class_path: CausalLM
+  init_args:
+    backbone: {{n_layers: 1, d_model: 32, n_heads: 2, max_length: 64, dropout: 0.1}}
+    optimizer: {{lr: 0.003}}
+    schedule: {{name: cosine, warmup: 5}}
+    sample_prompts: ["the "]
+    generation: {{max_new_tokens: 5, temperature: 1.0}}
+data:
+  class_path: CausalLMData
+  init_args:
+    path: {corpus}
+    tokenizer: {{kind: byte}}
+    max_length: 32
+    global_batch_size: 8
+    micro_batch_size: 2
+    lanes: 4
+    block_rows: 16
+trainer:
+{lines}
+"""
+    )
+    return path
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "lightning_nlp", *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(*args: object, timeout: float = 300, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """One command to its end; ``check`` is the exit code it must have (None: any)."""
+    done = subprocess.run(command(*args), env=environment(), capture_output=True, text=True, timeout=timeout)
+    if check is not None and done.returncode != check:
+        raise AssertionError(f"exit {done.returncode} instead of {check}: {' '.join(done.args)}\n{done.stderr[-3000:]}")
+    return done
+
+
+def lines(run_directory: Path) -> list[dict]:
+    """``metrics.jsonl``, without a line that a kill cut short."""
+    path = run_directory / "metrics.jsonl"
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def history(run_directory: Path) -> dict[tuple[int, str], object]:
+    """``{(step, name): value}`` of everything that must be equal bit for bit; raises when a repeat differs."""
+    seen: dict[tuple[int, str], object] = {}
+    for line in lines(run_directory):
+        for name, value in line.items():
+            if name in ("ids", "tokens") or name.startswith(("train/", "val/")):
+                key = (line["step"], name)
+                if key in seen and seen[key] != value:
+                    raise AssertionError(f"step {key[0]} {name} was {seen[key]!r}, recomputed {value!r}")
+                seen[key] = value
+    return seen
+
+
+def last_step(run_directory: Path) -> int:
+    return max((line["step"] for line in lines(run_directory)), default=0)
+
+
+def kill_after_step(process: subprocess.Popen, run_directory: Path, step: int, number: int, delay: float) -> bool:
+    """Send a signal once ``step`` was logged, ``delay`` seconds later; False when the run ended first."""
+    while process.poll() is None:
+        if last_step(run_directory) >= step:
+            time.sleep(delay)
+            if process.poll() is not None:
+                return False
+            process.send_signal(number)
+            process.wait(60)
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def kill_and_resume(config: Path, root: Path, kills: int, seed: int, number: int = signal.SIGKILL) -> tuple[Path, int]:
+    """Run ``config`` killing it up to ``kills`` times at random moments; returns the run and the kills that hit."""
+    draw = random.Random(seed)
+    directory = root / f"killed-{seed}"
+    args: tuple[object, ...] = ("fit", "-c", config, "--run", directory)
+    hits = 0
+    for _ in range(kills):
+        process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        target = last_step(directory) + draw.randint(1, 6)
+        hit = kill_after_step(process, directory, target, number, draw.random() * 0.3)
+        hits += hit
+        if not hit:
+            break
+    run(*args)
+    return directory, hits
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Random kills of `fit`; every resumed run must equal the unkilled one.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--work", type=Path, required=True, help="empty directory for runs")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    corpus = write_corpus(options.work / "corpus")
+    config = write_config(options.work / "tiny.yaml", corpus, max_steps=60)
+    run("fit", "-c", config, "--root", options.work, "--name", "clean")
+    clean, hits, seed = history(options.work / "clean"), 0, options.seed
+    while hits < options.kills:
+        directory, hit = kill_and_resume(config, options.work, min(5, options.kills - hits), seed)
+        hits, seed = hits + hit, seed + 1
+        found = history(directory)
+        different = [key for key in clean if found.get(key) != clean[key]] + [key for key in found if key not in clean]
+        print(f"{directory.name}: {hit} kills, {len(found)} values compared, {len(different)} differ", flush=True)
+        if different:
+            print("first differences:", different[:5])
+            return 1
+    print(f"{hits} of {hits} kills resumed exactly: losses, gradient norms, metrics and ids bit for bit")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
