@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
 from lightning_nlp.callbacks.predictions import PredictionWriter
-from lightning_nlp.cli.parser import Parser
+from lightning_nlp.cli.parser import Parser, find_mistake
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
 from lightning_nlp.run import directory as run_directory
@@ -290,8 +290,12 @@ def main(argv: list[str]) -> int:
     except SystemExit as stop:  # --help, --print_config
         return stop.code if isinstance(stop.code, int) else exit_codes.FAILED
     except Exception as error:  # the last door: whatever broke is shown in full and recorded
-        traceback.print_exc()
-        code, reason = exit_codes.FAILED, f"{type(error).__name__}: {first_line(error)}"
+        mistake = find_mistake(error)
+        if mistake is not None:
+            code, reason = exit_codes.CONFIGURATION, first_line(mistake)
+        else:
+            traceback.print_exc()
+            code, reason = exit_codes.FAILED, f"{type(error).__name__}: {first_line(error)}"
     finally:
         if marked is None:
             os.environ.pop(RANK_MARK, None)

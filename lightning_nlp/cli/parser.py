@@ -23,11 +23,8 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, **{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        cause = ex
-        while cause is not None:
-            if isinstance(cause, ConfigError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        if (mistake := find_mistake(ex)) is not None:
+            raise mistake
         raise ConfigError(one_line(message, list(self.known_keys()))) from None
 
     def known_keys(self) -> Iterator[str]:
@@ -38,6 +35,15 @@ class Parser(LightningArgumentParser):
             for parser in (getattr(action, "choices", None) or {}).values() if hasattr(action, "choices") else []:
                 if isinstance(parser, Parser):
                     yield from parser.known_keys()
+
+
+def find_mistake(error: BaseException | None) -> ConfigError | None:
+    """The ConfigError that started a chain of exceptions, if one did."""
+    while error is not None:
+        if isinstance(error, ConfigError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def class_keys() -> list[str]:

@@ -138,7 +138,7 @@ class CausalLM(TaskModule):
 
     def __init__(
         self,
-        backbone: TransformerConfig = TransformerConfig(),  # noqa: B008 - frozen
+        backbone: TransformerConfig,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         generation: GenerationConfig = GenerationConfig(max_new_tokens=100, temperature=0.8, top_k=50, seed=0),  # noqa: B008

@@ -116,7 +116,7 @@ class TextClassification(TaskModule):
 
     def __init__(
         self,
-        backbone: TransformerConfig = TransformerConfig(arrangement="encoder"),  # noqa: B008 - frozen
+        backbone: TransformerConfig,
         labels: list[str] | None = None,
         pooling: Pooling = "auto",
         head_dropout: float = 0.1,
