@@ -67,7 +67,7 @@ class Checkpoints(Callback):
         if step == self._seen:
             return
         self._seen = step
-        if not self.validation_due(trainer, step):  # otherwise after the validation, with its scores
+        if step < trainer.max_steps and not self.validation_due(trainer, step):  # else after it, with its scores
             self.metrics = {}
             self.save_if_due(trainer, step)
 

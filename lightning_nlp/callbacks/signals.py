@@ -49,6 +49,8 @@ class Signals(Callback):
 
     def _stop_code(self, trainer: L.Trainer) -> int:
         """0, or the exit code on which all ranks agree."""
+        if trainer.global_step >= trainer.max_steps:
+            return 0  # nothing left but the last validation; stopped there, the run would never get its last scores
         code = 0
         if self._received is not None:
             code = BY_SIGNAL[self._received]

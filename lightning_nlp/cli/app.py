@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
 from lightning_nlp.callbacks.predictions import PredictionWriter
-from lightning_nlp.cli.parser import Parser, find_mistake
+from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
 from lightning_nlp.run import directory as run_directory
@@ -86,6 +86,8 @@ class CommandLine(LightningCLI):
             parser.add_argument("--output", type=str | None, help="JSON lines file (default: in the run)")
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
+        for file in config_files(self.command_args):
+            check_config_file(Path(file))
         run = value_of(self.command_args, "--run")
         inserted: list[str] = []
         if run is not None:
@@ -102,9 +104,11 @@ class CommandLine(LightningCLI):
         if inserted:
             before = yaml.safe_load(Path(inserted[1]).read_text())
             for part in ("model", "data"):
-                was, now = before[part]["class_path"], self.settings[part]["class_path"]
-                if was.rpartition(".")[2] != now.rpartition(".")[2]:
-                    raise ConfigError(f"run '{run}' has {part} {was.rpartition('.')[2]}, this command asks for {now}")
+                was, now = (
+                    setting[part]["class_path"].rpartition(".")[2] for setting in (before, self.settings)
+                )
+                if was != now:
+                    raise ConfigError(f"run '{run}' has {part} {was}, this command asks for {now}")
 
     @property
     def settings(self) -> Any:
@@ -115,7 +119,16 @@ class CommandLine(LightningCLI):
 
     # The run --------------------------------------------------------------------------------------------------
 
-    def before_instantiate_classes(self) -> None:
+    def instantiate_classes(self) -> None:
+        """As Lightning's, with the run directory made in between: a wrong setting leaves none behind."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+        self.enter_run()
+        self.trainer = self.instantiate_trainer()
+
+    def enter_run(self) -> None:
+        """Decide the run directory and the checkpoint to start from."""
         if mark := os.environ.get(RANK_MARK):
             value = json.loads(mark)
             self.run = RunDirectory(Path(value["run"]))
@@ -184,6 +197,8 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         assert self.run is not None
         config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(self.run.path)}
+        if self.verb != "fit":
+            config["logger"] = False  # the curves in the run are those of its training
         if self.verb == "predict":
             output = self.settings.get("output") or str(self.run.predictions / f"{self._input_name()}.jsonl")
             config["callbacks"] = [*(config["callbacks"] or []), PredictionWriter(Path(output))]
@@ -272,9 +287,9 @@ def main(argv: list[str]) -> int:
     class Noted(CommandLine):
         """Remembers itself before its constructor ends, because the constructor runs the whole command."""
 
-        def before_instantiate_classes(self) -> None:
+        def enter_run(self) -> None:
             created.append(self)
-            super().before_instantiate_classes()
+            super().enter_run()
 
     code, reason = exit_codes.DONE, "finished"
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,23 +48,29 @@ def find_mistake(error: BaseException | None) -> ConfigError | None:
     return None
 
 
-def class_keys() -> list[str]:
-    """Arguments of all tasks and data modules, as ``model.x.y`` and ``data.x``, for hints."""
-    keys = []
+@functools.cache
+def class_keys() -> dict[str, list[str]]:
+    """``{"model.backbone.n_layers": ["CausalLM", ...]}``: arguments of all tasks and data modules and who takes them."""
+    keys: dict[str, list[str]] = {}
     for prefix, known in (("model", registry.TASKS), ("data", registry.DATA)):
         for name in known:
             probe = jsonargparse.ArgumentParser()
             probe.add_class_arguments(registry.load(known, name), prefix)
-            keys += [option.lstrip("-") for action in probe._actions for option in action.option_strings]
-    return sorted(set(keys))
+            for action in probe._actions:
+                for option in action.option_strings:
+                    keys.setdefault(option.lstrip("-"), []).append(name)
+    return keys
 
 
 UNKNOWN = (
-    r"[Uu]nrecognized arguments?: (?P<key>\S+)",
-    r"[Kk]ey '(?P<key>[\w.\-]+)' is not expected",
+    r"[Uu]nrecognized arguments?: --?(?P<key>[\w.\-]+)",
+    r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.\-]+)'",
+    r"does not accept option '(?P<key>[\w.\-]+)'",
+    r"Option '(?P<key>[\w.\-]+)' is not accepted",
+    r"[Kk]ey ['\"](?P<key>[\w.\-]+)['\"] is not expected",
     r"[Nn]o action for key ['\"](?P<key>[\w.\-]+)['\"]",
-    r"(?:[Uu]nexpected|[Uu]nsupported|does not accept nested) (?:key|argument)s?:? ['\"]?(?P<key>[\w.\-]+)",
 )
+CLASS_NAME = r"(?:dot import path string: |class (?:with name|path) ['\"]?|[Ii]mport path ['\"]?)(?P<name>[\w.]+)"
 
 
 def one_line(message: str, flags: list[str]) -> str:
@@ -72,57 +80,65 @@ def one_line(message: str, flags: list[str]) -> str:
         message: the report.
         flags: known flags, for hints.
     """
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = " ".join(lines)
-    if "duplicate key" in text:
-        return text[text.index("duplicate key") :].split("\n")[0]
+    text = " ".join(line.strip() for line in message.splitlines() if line.strip())
     for pattern in UNKNOWN:
-        if match := list(re.finditer(pattern, text)):
-            return unknown_key(match[-1]["key"], text, flags)
-    if match := re.search(r"[Uu]nable to load config (?:file )?['\"]?(?P<file>[^'\":]+)", text):
-        return f"cannot read config file '{match['file']}': {reason(lines)}"
+        if match := re.search(pattern, text):
+            group = match.groupdict().get("group")
+            return unknown_key(f"{group}.{match['key']}" if group else match["key"], flags)
     keys = re.findall(r"[Pp]arser key ['\"]?([\w.\-]+)['\"]?", text)
-    innermost = ".".join(part for part in merge_keys(keys))
-    if match := re.search(r"[Ii]mport path (?P<path>\S+)|class (?:with name|path) ['\"]?(?P<name>[\w.]+)", text):
-        name = (match["path"] or match["name"]).strip("'\"")
-        known = [*registry.TASKS, *registry.DATA]
-        if "." not in name or name.startswith("lightning_nlp"):
-            return f"{innermost}: there is no class '{name}'{nearest(name, known)} (known: {', '.join(known)})"
-    return f"{innermost}: {reason(lines)}" if innermost else reason(lines)
+    key = full_key(keys[-1], flags) if keys else ""
+    if (match := re.search(CLASS_NAME, text)) and key in ("model", "data"):
+        known = registry.TASKS if key == "model" else registry.DATA
+        hint = nearest(match["name"].rpartition(".")[2], known)
+        return f"{key}: there is no class '{match['name']}'{hint} (known: {', '.join(known)})"
+    if match := re.search(r"Key ['\"]?([\w.\-]+)['\"]? is required", text):
+        return f"{full_key(match[1], flags)} is required"
+    expected = [part for part in re.findall(r"Expected an? (.+?)(?= - |\.? Got value| Given value|$)", text)]
+    given = re.search(r"(?:Got value|Given value): (.+?)(?= - |$)", text)
+    if key and expected:
+        return wrong_value(key, expected, given[1].strip() if given else "")
+    return f"{key}: {text}" if key and key not in text else text
 
 
-def merge_keys(keys: list[str]) -> list[str]:
-    """``model``, ``backbone.n_layers`` -> both; a key that repeats its parent is used once."""
-    merged: list[str] = []
-    for key in keys:
-        if merged and (key == merged[-1] or key.startswith(f"{'.'.join(merged)}.")):
-            merged = [key]
-        else:
-            merged.append(key)
-    return merged
+def wrong_value(key: str, expected: list[str], given: str) -> str:
+    """``trainer.precision must be one of ..., got '17'``."""
+    options = [option for part in expected for option in re.findall(r"'([^']*)'|\b(\d+)\b", part) if "Literal" in part]
+    choices = list(dict.fromkeys(first or second for first, second in options))
+    if choices:
+        return f"{key} must be one of {', '.join(choices)}, got '{given}'{nearest(given, choices)}"
+    kinds = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", part) for part in expected]
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind != "NoneType"]
+    return f"{key} must be {' or '.join(kinds)}, got '{given}'"
 
 
-def reason(lines: list[str]) -> str:
-    """The last informative lines of a report, as one sentence."""
-    expected = [line.lstrip("- ") for line in lines if "xpected" in line and "NoneType" not in line]
-    given = [line for line in lines if line.startswith("Given value:")]
-    if expected:
-        shown = re.sub(r"<class '([\w.]+)'>", r"\1", expected[-1])
-        value = f", got {given[-1].partition(':')[2].strip()}" if given and "Got value" not in shown else ""
-        return shown.replace(". Got value:", ", got") + value
-    return lines[-1] if lines else "invalid value"
+def full_key(key: str, flags: list[str]) -> str:
+    """Put ``model.`` or ``data.`` before a key that an inner parser named without it."""
+    key = key.replace(".init_args", "").removeprefix("init_args.")
+    outer = key.partition(".")[0] in ("model", "data", "trainer")
+    if outer or (key in flags and "." not in key):
+        return key
+    return next((known for known in class_keys() if known.endswith(f".{key}")), key)
 
 
-def unknown_key(key: str, text: str, flags: list[str]) -> str:
-    """``unknown key 'model.backbone.widht'; did you mean ...``."""
-    bare = key.lstrip("-").partition("=")[0]
-    parents = [part for part in merge_keys(re.findall(r"[Pp]arser key ['\"]?([\w.\-]+)['\"]?", text)) if part]
-    known = [*flags, *class_keys()]
-    full = bare.replace(".init_args", "")
-    if parents and not full.startswith(parents[0]):
-        full = f"{'.'.join(parents)}.{full}"
-    hint = nearest(full, known) or nearest(full.rpartition(".")[2], {name.rpartition(".")[2] for name in known})
-    return f"unknown key '{full}'{hint}"
+def unknown_key(key: str, flags: list[str]) -> str:
+    """One line about a key nobody knows: its nearest sibling, or the class it belongs to."""
+    key = key.lstrip("-").partition("=")[0].replace(".init_args", "").removeprefix("init_args.")
+    owners = class_keys()
+    parent, _, name = key.rpartition(".")
+    for known, classes in owners.items():
+        if known == key or known == f"model.{key}" or known == f"data.{key}":
+            return f"unknown key '{key}': it belongs to {' and '.join(classes)}"
+    siblings = {known for known in [*flags, *owners] if (known.rpartition(".")[0] + ".").endswith(f".{parent}.".lstrip("."))}
+    if not parent:
+        siblings = {known for known in [*flags, *owners] if known.count(".") <= 1}
+    names = {known.rpartition(".")[2]: known for known in sorted(siblings)}
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if parent and names:
+        parent = next(iter(names.values())).rpartition(".")[0]
+    full = f"{parent}.{name}" if parent else name
+    if match:
+        return f"unknown key '{full}'; did you mean '{names[match[0]]}'?"
+    return f"unknown key '{full}'" + (f" (known: {', '.join(sorted(names))})" if parent and names else "")
 
 
 class StrictLoader(get_yaml_default_loader()):  # type: ignore[misc]
@@ -147,8 +163,20 @@ def load_yaml(stream: str) -> Any:
 jsonargparse.set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
 
 
-def config_error(path: Path, error: yaml.YAMLError) -> str:
-    """One line about a YAML file that cannot be read."""
-    mark = getattr(error, "problem_mark", None)
-    where = f" line {mark.line + 1}" if mark is not None else ""
-    return f"{path}{where}: {getattr(error, 'problem', None) or error}"
+def check_config_file(path: Path) -> None:
+    """Say what is wrong with a configuration file before anything else looks at it.
+
+    Raises:
+        ConfigError: missing, unreadable, or not YAML; names file and line.
+    """
+    if not path.is_file():
+        siblings = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(f"config file '{path}' does not exist{nearest(path.name, siblings)}")
+    try:
+        load_yaml(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"config file '{path}'{where}: {getattr(error, 'problem', None) or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file '{path}' cannot be read: {error}") from error

@@ -106,6 +106,7 @@ class EvalRows:
         max_length: pairs in a packed row.
         micro_batch: rows a rank yields at once; a rank without rows yields an empty list.
         data_ranks, rank: who takes which row.
+        by_length: in ``single`` mode, sort windows by length to save padding; False keeps the order.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class EvalRows:
         micro_batch: int,
         data_ranks: int,
         rank: int,
+        by_length: bool = True,
     ) -> None:
+        self.by_length = by_length
         self.source, self.prepare, self.mode, self.max_length = source, prepare, mode, max_length
         self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
 
@@ -149,6 +152,8 @@ class EvalRows:
 
     def _single(self) -> Iterator[Row]:
         examples = self._examples()
+        if not self.by_length:
+            yield from map(single, examples)
         while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
             yield from map(single, sorted(window, key=lambda example: len(example.tokens)))
 

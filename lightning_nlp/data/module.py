@@ -382,7 +382,7 @@ class TextDataModule(L.LightningDataModule):
             return self.split("test" if "test" in self.splits else "validation")
         columns = {"text": self.columns.get("text", "text")}
         config = SourceConfig(path=self.predict_path, text_unit="line", validation_fraction=0.0)
-        return open_splits(config, columns)["train"]
+        return open_splits(config, columns, {"train": "input"})["train"]
 
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         """As :meth:`prepare`, for rows that have no labels."""
@@ -410,6 +410,7 @@ class TextDataModule(L.LightningDataModule):
             micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
             data_ranks=self.ranks,
             rank=self.rank,
+            by_length=False,
         )
         return Batches(rows, collate)
 

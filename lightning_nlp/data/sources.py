@@ -144,12 +144,13 @@ class StreamSource:
                 yield self.columns.row(number, values)
 
 
-def open_splits(config: SourceConfig, fields: dict[str, str]) -> dict[str, Source]:
+def open_splits(config: SourceConfig, fields: dict[str, str], names: dict[str, str] | None = None) -> dict[str, Source]:
     """Open every split there is, among train, validation and test.
 
     Args:
         config: what to read.
         fields: ``{our field: column}``.
+        names: how splits are called in ids and messages, where not by their own name.
 
     Raises:
         ConfigError: nothing at that path, or columns it does not have; one line.
@@ -169,9 +170,9 @@ def open_splits(config: SourceConfig, fields: dict[str, str]) -> dict[str, Sourc
             splits |= hash_split(dataset, fields, fingerprint, fraction, config.take)
         elif hasattr(dataset, "__len__"):
             taken = dataset.select(range(min(config.take, len(dataset)))) if config.take else dataset
-            splits[name] = IndexedSource(name, taken, fields, fingerprint)
+            splits[name] = IndexedSource((names or {}).get(name, name), taken, fields, fingerprint)
         else:
-            splits[name] = StreamSource(name, dataset, fields, fingerprint, take=config.take)
+            splits[name] = StreamSource((names or {}).get(name, name), dataset, fields, fingerprint, take=config.take)
     return splits
 
 

@@ -87,7 +87,7 @@ def create(root: str | Path, name: str, *, overwrite: bool = False) -> RunDirect
     """
     path = Path(root) / check_name(name)
     if path.exists():
-        if not overwrite:
+        if not overwrite and not came_to_nothing(path):
             raise ConfigError(f"run '{path}' exists: resume it with `--run {path}`, or add --overwrite to start anew")
         if not looks_like_run(path):
             raise ConfigError(f"'{path}' holds something that is no run: --overwrite will not delete it")
@@ -97,6 +97,13 @@ def create(root: str | Path, name: str, *, overwrite: bool = False) -> RunDirect
     except OSError as error:
         raise ConfigError(f"cannot create run directory '{path}': {error.strerror}") from error
     return RunDirectory(path)
+
+
+def came_to_nothing(path: Path) -> bool:
+    """True for a run that ended in a mistake before its first step: the corrected command may use its name."""
+    failed = RunDirectory(path).read_status()
+    started = (path / "metrics.jsonl").exists() or (path / "checkpoints").exists()
+    return failed.get("state") == "failed" and not failed.get("step") and not started
 
 
 def looks_like_run(path: Path) -> bool:

@@ -36,15 +36,16 @@ class TaskModule(L.LightningModule):
 
     def __init__(
         self,
-        backbone: TransformerConfig | dict[str, Any],
+        backbone: TransformerConfig,
         heads: dict[str, Head],
-        optimizer: OptimizerConfig | dict[str, Any] | None = None,
-        schedule: ScheduleConfig | dict[str, Any] | None = None,
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.config = backbone if isinstance(backbone, TransformerConfig) else TransformerConfig(**backbone)
-        self.optimizer_config = optimizer if isinstance(optimizer, OptimizerConfig) else OptimizerConfig(**optimizer or {})
-        self.schedule_config = schedule if isinstance(schedule, ScheduleConfig) else ScheduleConfig(**schedule or {})
+        # Checkpoints hold plain values, so every part may also come as a dictionary.
+        self.config: TransformerConfig = made(TransformerConfig, backbone)
+        self.optimizer_config: OptimizerConfig = made(OptimizerConfig, optimizer)
+        self.schedule_config: ScheduleConfig = made(ScheduleConfig, schedule)
         self.heads = nn.ModuleDict(heads)
         self.backbone: Transformer | None = None
         self.initial: InitialWeights | None = None
@@ -242,6 +243,11 @@ class TaskModule(L.LightningModule):
             if key in ours and key not in TRAINING_ONLY and ours[key] != value:
                 raise CheckpointError(f"the checkpoint has backbone.{key} {value!r}, this configuration {ours[key]!r}")
         check_state(checkpoint.get("state_dict", {}), self.state_dict())
+
+
+def made(kind: type, value: Any) -> Any:
+    """``value`` itself, or built from a dictionary of plain values."""
+    return kind(**value) if isinstance(value, dict) else value
 
 
 TRAINING_ONLY = frozenset({"size", "dropout", "init_std"})
