@@ -33,8 +33,9 @@ def overview() -> str:
     """The text of ``--help``."""
     verbs = {**HEAVY, **{name: text for name, (_, text) in LIGHT.items()}}
     lines = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
+    about = (lightning_nlp.__doc__ or "").splitlines()[0]
     return (
-        f"usage: lightning-nlp VERB [OPTIONS]\n\n{lightning_nlp.__doc__.splitlines()[0] if lightning_nlp.__doc__ else ''}"
+        f"usage: lightning-nlp VERB [OPTIONS]\n\n{about}"
         f"\n\nverbs:\n{lines}\n\n{EXAMPLES}\n`lightning-nlp VERB --help` lists the options of a verb."
     )
 

@@ -93,6 +93,7 @@ class Trainer(L.Trainer):
         self.checkpoint_every = validate_every if checkpoint_every is None else checkpoint_every
         self.monitor, self.monitor_mode = monitor, monitor_mode
         self.asked_accumulation = accumulate_grad_batches
+        self.log_every = log_every_n_steps
 
         given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         # Order matters within a step: numbers are logged, then saved, then a signal may end the run.

@@ -17,7 +17,7 @@ SIZES: dict[str, dict[str, int]] = {
     "large": {"n_layers": 36, "d_model": 1280, "n_heads": 20},
     "xl": {"n_layers": 24, "d_model": 2048, "n_heads": 16},
 }
-"""Named shapes; ``base``, ``medium`` and ``large`` are those of BERT-base/GPT-2, BERT-large/GPT-2 medium, GPT-2 large."""
+"""Named shapes; ``base``, ``medium`` and ``large`` are those of GPT-2 (124M), GPT-2 medium and GPT-2 large."""
 
 FROM_SIZE = cast(int, None)
 """Default of fields that the named size, or another field, decides; filled in when the configuration is made."""
@@ -81,7 +81,9 @@ class TransformerConfig:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
         object.__setattr__(self, "given", given)
         if self.size is not None and self.size not in SIZES:
-            raise ConfigError(f"unknown backbone.size '{self.size}'{nearest(self.size, SIZES)} (known: {', '.join(SIZES)})")
+            raise ConfigError(
+                f"unknown backbone.size '{self.size}'{nearest(self.size, SIZES)} (known: {', '.join(SIZES)})"
+            )
         for name, value in SIZES[self.size or "nano"].items():
             self._fill(name, value)
         if self.arrangement == "encoder_decoder":
@@ -114,7 +116,9 @@ class TransformerConfig:
         if not 0 <= self.dropout < 1:
             found.append(f"backbone.dropout must be in [0, 1), not {self.dropout}")
         if self.n_encoder_layers is not None and self.arrangement != "encoder_decoder":
-            found.append(f"backbone.n_encoder_layers needs backbone.arrangement encoder_decoder, not {self.arrangement}")
+            found.append(
+                f"backbone.n_encoder_layers needs backbone.arrangement encoder_decoder, not {self.arrangement}"
+            )
         elif self.n_encoder_layers is not None and self.n_encoder_layers < 1:
             found.append(f"backbone.n_encoder_layers must be at least 1, not {self.n_encoder_layers}")
         if self.pad_id is not None and self.vocab_size is not None and not 0 <= self.pad_id < self.vocab_size:

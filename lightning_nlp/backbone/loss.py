@@ -60,7 +60,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """See the module's text; gradients are scaled, not recomputed, in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_rows: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_rows: int
+    ) -> Tensor:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         needs = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if needs[0] else None

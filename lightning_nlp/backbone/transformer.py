@@ -22,7 +22,9 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer, cross_attention) for layer in range(layers))
         self.final_norm = norm(config) if config.norm_placement == "pre" else None
 
-    def forward(self, x: Tensor, mask: AttentionMask, rotation: tuple[Tensor, Tensor] | None, **context: object) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: AttentionMask, rotation: tuple[Tensor, Tensor] | None, **context: object
+    ) -> Tensor:
         """``[B, T, D] -> [B, T, D]``."""
         for layer in self.layers:
             x = layer(x, mask, rotation, **context)
@@ -48,7 +50,9 @@ class Transformer(nn.Module):
         self.positions = POSITIONS[config.positions](config)
         self.dropout = nn.Dropout(config.dropout)
         both = config.arrangement == "encoder_decoder"
-        self.encoder = Stack(config, config.n_encoder_layers if both else config.n_layers, False) if self._encodes else None
+        self.encoder = (
+            Stack(config, config.n_encoder_layers if both else config.n_layers, False) if self._encodes else None
+        )
         self.decoder = Stack(config, config.n_layers, both) if config.arrangement != "encoder" else None
 
     @property

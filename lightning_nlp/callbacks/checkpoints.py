@@ -139,9 +139,7 @@ class Checkpoints(Callback):
         """Keep the newest ``keep_last`` and the best ``keep_best``; read from the directory, true after any resume."""
         found = manifest.published(trainer.run_directory.checkpoints)
         scored = [item for item in found if trainer.monitor in item.manifest.get("metrics", {})]
-        scored.sort(
-            key=lambda item: item.manifest["metrics"][trainer.monitor], reverse=trainer.monitor_mode == "max"
-        )
+        scored.sort(key=lambda item: item.manifest["metrics"][trainer.monitor], reverse=trainer.monitor_mode == "max")
         keep = {item.step for item in found[-self.keep_last :]} | {item.step for item in scored[: self.keep_best]}
         for item in found:
             if item.step not in keep:
@@ -149,7 +147,7 @@ class Checkpoints(Callback):
 
 
 def rewrite_counters(checkpoint: dict[str, Any], step: int, accumulation: int) -> None:
-    """Set the fit loop's counters to "``step`` optimizer steps of ``accumulation`` micro-batches, between two steps"."""
+    """Set the fit loop's counters to ``step`` optimizer steps of ``accumulation`` micro-batches, all complete."""
     loop = checkpoint["loops"]["fit_loop"]
     batches = step * accumulation
 

@@ -68,7 +68,7 @@ class MetricsLog(Callback):
         self._seen = step
         totals = pl_module.step_totals
         self._tokens = totals[2].clone() if self._tokens is None else self._tokens + totals[2]
-        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:
+        if step % trainer.log_every == 0 or step == trainer.max_steps:
             self._write_step(trainer, pl_module, totals)
         self._ids = 0
 

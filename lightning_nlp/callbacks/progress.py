@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Callback):
-    """Rewrites one line on a terminal; prints a line at every log interval elsewhere, so that log files stay readable."""
+    """Rewrites one line on a terminal; prints a line now and then elsewhere, so that log files stay readable."""
 
     def __init__(self) -> None:
         self._seen = 0
@@ -33,7 +33,7 @@ class Progress(Callback):
         if step == self._seen or not trainer.is_global_zero:
             return
         self._seen = step
-        if step % trainer.log_every_n_steps and step != trainer.max_steps:
+        if step % trainer.log_every and step != trainer.max_steps:
             return
         now = time.monotonic()
         if now - self._printed < (0.2 if sys.stderr.isatty() else 5.0) and step != trainer.max_steps:

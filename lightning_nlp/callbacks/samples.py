@@ -21,6 +21,6 @@ class Samples(Callback):
             texts = head.samples(pl_module.backbone)  # every rank takes part: the backbone may be sharded
             for logger in trainer.loggers if trainer.is_global_zero else []:
                 writer = getattr(logger, "experiment", None)
-                if hasattr(writer, "add_text"):
+                if writer is not None and hasattr(writer, "add_text"):
                     for title, text in texts.items():
                         writer.add_text(f"{name}/{title}", text, trainer.global_step)

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
+from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.data.module import TextDataModule
@@ -104,9 +105,7 @@ class CommandLine(LightningCLI):
         if inserted:
             before = yaml.safe_load(Path(inserted[1]).read_text())
             for part in ("model", "data"):
-                was, now = (
-                    setting[part]["class_path"].rpartition(".")[2] for setting in (before, self.settings)
-                )
+                was, now = (setting[part]["class_path"].rpartition(".")[2] for setting in (before, self.settings))
                 if was != now:
                     raise ConfigError(f"run '{run}' has {part} {was}, this command asks for {now}")
 
@@ -172,7 +171,7 @@ class CommandLine(LightningCLI):
         report = lambda line: print(f"lightning-nlp: {line}", file=sys.stderr)  # noqa: E731
         asked = self.settings.get("ckpt_path")
         if asked in (None, "last", "best"):
-            if self.verb == "fit" and asked is None or asked == "last":
+            if (self.verb == "fit" and asked is None) or asked == "last":
                 self.checkpoint = manifest.newest_valid(self.run.checkpoints, report, set_aside=not other_rank())
             else:
                 self.checkpoint = newest_or_best(self.run.path)
@@ -252,7 +251,7 @@ class CommandLine(LightningCLI):
         assert self.run is not None
         values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         signatures = {name: text for head in self.model.heads.values() for name, text in head.signatures().items()}
-        step = self.trainer.checkpoints.step_of(kwargs["ckpt_path"])
+        step = Checkpoints.step_of(kwargs["ckpt_path"])
         for name, value in values.items():
             signature = signatures.get(name.rpartition("/")[2], "")
             print(f"{name:<24} {value:<12.6g} {signature}".rstrip())
@@ -261,7 +260,7 @@ class CommandLine(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         self.trainer.predict(**{**kwargs, "return_predictions": False})
-        (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))
+        (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))  # type: ignore[attr-defined]
         self.say(f"{writer.written} predictions in {writer.output}")
 
     @property
@@ -305,9 +304,9 @@ def main(argv: list[str]) -> int:
     except SystemExit as stop:  # --help, --print_config
         return stop.code if isinstance(stop.code, int) else exit_codes.FAILED
     except Exception as error:  # the last door: whatever broke is shown in full and recorded
-        mistake = find_mistake(error)
-        if mistake is not None:
-            code, reason = exit_codes.CONFIGURATION, first_line(mistake)
+        cause = find_mistake(error)
+        if cause is not None:
+            code, reason = exit_codes.CONFIGURATION, first_line(cause)
         else:
             traceback.print_exc()
             code, reason = exit_codes.FAILED, f"{type(error).__name__}: {first_line(error)}"

@@ -51,10 +51,14 @@ def main(argv: list[str]) -> int:
         settings |= {"top_k": settings.get("top_k"), "top_p": settings.get("top_p")}
     generation = dataclasses.replace(head.generation, **settings, seed=options.seed)
 
+    backbone, tokenizer = module.backbone, head.tokenizer
+    if backbone is None or tokenizer is None:
+        raise ConfigError(f"run '{options.run}' has no tokenizer.json: it cannot read a prompt")
+
     def answer(prompt: str) -> None:
         with torch.inference_mode():
-            (new,) = head.continuations(module.backbone, [head.encode_prompt(prompt)], generation)
-        print(prompt + head.tokenizer.decode(new), flush=True)
+            (new,) = head.continuations(backbone, [head.encode_prompt(prompt)], generation)
+        print(prompt + tokenizer.decode(new), flush=True)
 
     for prompt in options.prompt or []:
         answer(prompt)

@@ -99,5 +99,5 @@ def main(argv: list[str]) -> int:
         found = {name: entries(name) for name in names}
         print(json.dumps(found[options.what] if options.what else found, indent=2))
     else:
-        print("\n\n".join(map(show, [name if entries(name) is not None else name for name in names])))
+        print("\n\n".join(map(show, names)))
     return 0

@@ -50,7 +50,7 @@ def find_mistake(error: BaseException | None) -> ConfigError | None:
 
 @functools.cache
 def class_keys() -> dict[str, list[str]]:
-    """``{"model.backbone.n_layers": ["CausalLM", ...]}``: arguments of all tasks and data modules and who takes them."""
+    """``{"model.backbone.n_layers": ["CausalLM", ...]}``: arguments of tasks and data modules, and who takes them."""
     keys: dict[str, list[str]] = {}
     for prefix, known in (("model", registry.TASKS), ("data", registry.DATA)):
         for name in known:
@@ -128,7 +128,9 @@ def unknown_key(key: str, flags: list[str]) -> str:
     for known, classes in owners.items():
         if known == key or known == f"model.{key}" or known == f"data.{key}":
             return f"unknown key '{key}': it belongs to {' and '.join(classes)}"
-    siblings = {known for known in [*flags, *owners] if (known.rpartition(".")[0] + ".").endswith(f".{parent}.".lstrip("."))}
+    siblings = {
+        known for known in [*flags, *owners] if (known.rpartition(".")[0] + ".").endswith(f".{parent}.".lstrip("."))
+    }
     if not parent:
         siblings = {known for known in [*flags, *owners] if known.count(".") <= 1}
     names = {known.rpartition(".")[2]: known for known in sorted(siblings)}
@@ -157,7 +159,7 @@ class StrictLoader(get_yaml_default_loader()):  # type: ignore[misc]
 
 def load_yaml(stream: str) -> Any:
     """Load one YAML document strictly."""
-    return yaml.load(stream, Loader=StrictLoader)  # noqa: S506 - StrictLoader derives from SafeLoader
+    return yaml.load(stream, Loader=StrictLoader)
 
 
 jsonargparse.set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))

@@ -192,17 +192,15 @@ def single(example: Example) -> Row:
     """A row that holds one example."""
     count = len(example.tokens)
     positions = np.arange(count, dtype=np.int32)
-    return Row(
-        example.tokens, example.labels, positions, np.ones(count, dtype=np.int32), [example.id], example.bytes
-    )
+    return Row(example.tokens, example.labels, positions, np.ones(count, dtype=np.int32), [example.id], example.bytes)
 
 
 class BucketedLane:
     """One example a row; neighbours have similar lengths.
 
-    A window of ``rows_per_window`` examples is sorted by length and cut into groups of ``rows_per_batch``, which come in
-    an order drawn from (seed, window). All lanes draw the same order, so that they emit the same length quantile at the
-    same time and a global batch over all lanes needs little padding.
+    A window of ``rows_per_window`` examples is sorted by length and cut into groups of ``rows_per_batch``, which come
+    in an order drawn from (seed, window). All lanes draw the same order, so that they emit the same length quantile at
+    the same time and a global batch over all lanes needs little padding.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ SNAPSHOTS = 4
 class TrainStream:
     """This rank's micro-batches of an endless sequence of global batches.
 
-    Row ``n`` of the run comes from lane ``n % L``; global batch ``i`` is rows ``i G`` to ``(i + 1) G - 1``; rank ``r`` of
-    ``R`` holds the rows with ``n % R == r``, which are those of its own lanes because R divides L.
+    Row ``n`` of the run comes from lane ``n % L``; global batch ``i`` is rows ``i G`` to ``(i + 1) G - 1``; rank ``r``
+    of ``R`` holds the rows with ``n % R == r``, which are those of its own lanes because R divides L.
 
     Args:
         make_lane: builds a lane by number; called for own lanes only.
@@ -44,7 +44,8 @@ class TrainStream:
     ) -> None:
         if n_lanes % data_ranks or global_batch % data_ranks or (global_batch // data_ranks) % micro_batch:
             raise ConfigError(
-                f"lanes {n_lanes}, global batch {global_batch}, ranks {data_ranks} and micro-batch {micro_batch} do not divide"
+                f"lanes {n_lanes}, global batch {global_batch}, {data_ranks} ranks and "
+                f"micro-batch {micro_batch} do not divide"
             )
         if global_batch % n_lanes and n_lanes % global_batch:
             raise ConfigError(f"global batch {global_batch} and lanes {n_lanes}: one must divide the other")
@@ -88,7 +89,9 @@ class TrainStream:
         if state["order"] != self.fingerprint:
             before = dict(part.split("=", 1) for part in state["order"].split())
             now = dict(part.split("=", 1) for part in self.fingerprint.split())
-            changed = [f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
+            changed = [
+                f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value
+            ]
             raise ConfigError(f"the order of the data changed since the checkpoint: {', '.join(changed)}")
         for number, lane in self.lanes.items():
             lane.restore(state["lanes"][str(number)])

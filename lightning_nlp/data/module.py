@@ -219,7 +219,9 @@ class TextDataModule(L.LightningDataModule):
             DataError: the data has no such split.
         """
         if name not in self.splits:
-            raise DataError(f"data.path {self.source_config.path} has no {name} split (it has {', '.join(self.splits)})")
+            raise DataError(
+                f"data.path {self.source_config.path} has no {name} split (it has {', '.join(self.splits)})"
+            )
         return self.splits[name]
 
     # Batch arithmetic -----------------------------------------------------------------------------------------
@@ -258,7 +260,9 @@ class TextDataModule(L.LightningDataModule):
             ConfigError: the number differs from step to step.
         """
         if not self.packed:
-            raise ConfigError(f"{asked_by} needs packed rows, here lengths differ: give trainer.max_steps or max_epochs")
+            raise ConfigError(
+                f"{asked_by} needs packed rows, here lengths differ: give trainer.max_steps or max_epochs"
+            )
         return self.global_batch_size * self.max_length
 
     def steps_per_epoch(self, asked_by: str) -> int:

@@ -24,8 +24,8 @@ class BlockOrder:
     """Block ``g`` of the endless sequence; ``g = epoch * n_blocks + b``.
 
     With a known number of rows, chunks of consecutive rows are permuted over the corpus by (seed, epoch), a block is a
-    run of them, and its rows are shuffled by (seed, epoch, b). A stream is cut into blocks as it comes, each shuffled by
-    the same key; how many there are is known after its first pass.
+    run of them, and its rows are shuffled by (seed, epoch, b). A stream is cut into blocks as it comes, each shuffled
+    by the same key; how many there are is known after its first pass.
 
     Args:
         source: the rows.
@@ -112,7 +112,7 @@ class BlockReader:
 
 
 class StreamBlocks:
-    """Consecutive blocks of a stream. Lanes ask for blocks near each other, so a few are kept; going back scans again."""
+    """Consecutive blocks of a stream. Lanes ask for near ones, so a few are kept; going back scans again."""
 
     def __init__(self, source: Source, block_rows: int, keep: int) -> None:
         self.source, self.block_rows, self.keep = source, block_rows, keep

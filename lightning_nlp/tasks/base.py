@@ -105,7 +105,7 @@ class TaskModule(L.LightningModule):
         if self.backbone is not None:
             return
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        self.resolve(data.facts() if hasattr(data, "facts") else {})
+        self.resolve(data.facts() if data is not None and hasattr(data, "facts") else {})
         if self.config.vocab_size is None:
             raise ConfigError("backbone.vocab_size is not set and there is no tokenizer to take it from")
         if self.on_resolved is not None:

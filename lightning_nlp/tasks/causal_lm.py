@@ -36,6 +36,7 @@ class CausalLMHead(Head):
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
         if not config.tie_embeddings:
+            assert config.vocab_size is not None
             self.output = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.metrics = LanguageModelMetrics()
 
@@ -100,9 +101,7 @@ class CausalLMHead(Head):
             if ids:
                 real = batch["segments"][row] > 0
                 tokens, labels = batch["tokens"][row][real].tolist(), batch["labels"][row][real].tolist()
-                loss, count = linear_cross_entropy(
-                    hidden[row][real], self.weight(backbone), batch["labels"][row][real]
-                )
+                loss, count = linear_cross_entropy(hidden[row][real], self.weight(backbone), batch["labels"][row][real])
                 prompts.append(tokens if labels[-1] == self.tokenizer.eos_id else [*tokens, labels[-1]])
                 kept.append((ids[0], batch["texts"][row], float(loss), int(count)))
         for record, new in zip(kept, self.continuations(backbone, prompts, self.generation), strict=True):

@@ -74,7 +74,9 @@ class InitialWeights:
             CheckpointError: the backbone does not fit.
         """
         ours = module.state_dict()
-        fitting = {name: value for name, value in self.state.items() if name in ours and ours[name].shape == value.shape}
+        fitting = {
+            name: value for name, value in self.state.items() if name in ours and ours[name].shape == value.shape
+        }
         missing = [name for name in ours if name.startswith("backbone.") and name not in fitting]
         if missing:
             raise CheckpointError(f"--init_from {self.source} does not fit the backbone: {', '.join(missing[:3])} ...")

@@ -1,4 +1,4 @@
-"""Start, kill and compare real runs of the command line; also a script: ``python -m tests.integration.runs --kills 20``."""
+"""Start, kill and compare real runs; also a script: ``python -m tests.integration.runs --kills 20 --work DIR``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,30 @@ import sys
 import time
 from pathlib import Path
 
-WORDS = "the cat sat on a mat while one dog ran over red hills and some birds flew to warm seas".split()
+WORDS = tuple(
+    [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "while",
+        "one",
+        "dog",
+        "ran",
+        "over",
+        "red",
+        "hills",
+        "and",
+        "some",
+        "birds",
+        "flew",
+        "to",
+        "warm",
+        "seas",
+    ]
+)
 
 
 def write_corpus(directory: Path, documents: int = 300, seed: int = 0) -> Path:
@@ -145,7 +168,9 @@ def kill_and_resume(config: Path, root: Path, kills: int, seed: int, number: int
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Random kills of `fit`; every resumed run must equal the unkilled one.")
+    parser = argparse.ArgumentParser(
+        description="Random kills of `fit`; every resumed run must equal the unkilled one."
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--work", type=Path, required=True, help="empty directory for runs")
     parser.add_argument("--seed", type=int, default=0)
