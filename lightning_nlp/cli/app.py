@@ -124,6 +124,7 @@ class CommandLine(LightningCLI):
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self.enter_run()
+        self.config_init[self.verb]["ckpt_path"] = self.settings["ckpt_path"]
         self.trainer = self.instantiate_trainer()
 
     def enter_run(self) -> None:

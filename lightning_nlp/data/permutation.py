@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -26,19 +27,32 @@ def fold(key: tuple[int, ...]) -> np.uint64:
     return state[0]
 
 
-def permute(index: Any, n: int, key: tuple[int, ...], rounds: int = 4) -> np.ndarray:
+SMALL = 65536
+"""Up to here a shuffled array is made: a Feistel network over few values favours some permutations."""
+ROUNDS = 6
+
+
+@functools.lru_cache(maxsize=4)
+def shuffled(n: int, key: tuple[int, ...]) -> np.ndarray:
+    """All of ``range(n)`` in an order drawn for ``key``."""
+    return generator(*key).permutation(n)
+
+
+def permute(index: Any, n: int, key: tuple[int, ...]) -> np.ndarray:
     """The places of ``index`` under a bijection of ``range(n)`` chosen by ``key``.
 
-    A balanced Feistel network over the next power of four, walked until the result falls below ``n`` (cycle walking,
-    Black & Rogaway 2002): no array of size ``n`` is ever made.
+    Beyond ``SMALL``, a balanced Feistel network over the next power of four, walked until the result falls below ``n``
+    (cycle walking, Black & Rogaway 2002): no array of size ``n`` is ever made.
     """
     index = np.atleast_1d(np.asarray(index, dtype=np.uint64))
     if n < 1 or (len(index) and int(index.max()) >= n):
         raise IndexError(f"index outside range({n})")
-    half = max(((n - 1).bit_length() + 1) // 2, 1)
+    if n <= SMALL:
+        return shuffled(n, key)[index.astype(np.int64)]
+    half = ((n - 1).bit_length() + 1) // 2
     low = np.uint64((1 << half) - 1)
     shift = np.uint64(half)
-    keys = [fold((*key, number)) for number in range(rounds)]
+    keys = [fold((*key, number)) for number in range(ROUNDS)]
 
     def network(values: np.ndarray) -> np.ndarray:
         left, right = values >> shift, values & low
@@ -61,4 +75,4 @@ def share(index: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
     """A stable number in [0, 1) for every index, for splitting by hash."""
     with np.errstate(over="ignore"):
         scrambled = mix(index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + fold(key))
-    return scrambled.astype(np.float64) / 2.0**64
+    return (scrambled >> np.uint64(11)).astype(np.float64) / 2.0**53

@@ -47,8 +47,9 @@ class TokenizerConfig:
     """Characters read to train it, at most."""
 
     def __post_init__(self) -> None:
-        if self.kind == "bpe" and self.path is None and self.vocab_size < 256 + 4 * self.special_tokens:
-            raise ConfigError(f"data.tokenizer.vocab_size must be at least 260 for bpe, not {self.vocab_size}")
+        least = 256 + len(SPECIAL) * self.special_tokens
+        if self.kind == "bpe" and self.path is None and self.vocab_size < least:
+            raise ConfigError(f"data.tokenizer.vocab_size must be at least {least} for bpe, not {self.vocab_size}")
         if self.path is not None and not Path(self.path).is_file():
             raise ConfigError(f"data.tokenizer.path '{self.path}' does not exist")
         if self.train_documents < 1 or self.train_bytes < 1:
@@ -61,9 +62,12 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         backend.no_padding()
         backend.no_truncation()
+        backend.encode_special_tokens = True  # "<eos>" written in a text is text, not the end of a document
         self.backend = backend
         ids = {name: self._first_known(names) for name, names in USUAL.items()}
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids["pad"], ids["bos"], ids["eos"], ids["unk"]
+        # Published vocabularies have gaps: counting their tokens would give too small a number.
+        self._vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
         self.hash = hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -76,7 +80,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Ids run from 0 to one less."""
-        return int(self.backend.get_vocab_size())
+        return self._vocab_size
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``, without special tokens."""
@@ -90,13 +94,28 @@ class Tokenizer:
         """
         try:
             found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError) as error:
-            raise DataError(f"a text cannot be tokenised: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # the library raises a bare Exception, among others
+            raise DataError(f"a text cannot be tokenised: {self._why(texts, error)}") from error
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in found]
+
+    def _why(self, texts: list[str], error: Exception) -> str:
+        """The characters that have no token, where that is the reason."""
+        if isinstance(self.backend.model, models.WordLevel) and self.unk_id is None:
+            unknown = {character for text in texts for character in text if self.backend.token_to_id(character) is None}
+            if unknown:
+                shown = ", ".join(map(repr, sorted(unknown)[:5]))
+                return f"no token for {shown}, and no <unk> without data.tokenizer.special_tokens"
+        return str(error).splitlines()[0]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids``; special tokens are left out."""
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
+
+    def bytes_of(self, token: int) -> int:
+        """UTF-8 bytes that one token spells; a byte-level token may be a part of a character."""
+        if isinstance(self.backend.decoder, decoders.ByteLevel):
+            return len(self.backend.id_to_token(token) or "")  # one stand-in letter a byte
+        return len(self.decode([token]).encode())
 
     def save(self, path: Path) -> None:
         """Write ``tokenizer.json``, atomically."""
@@ -116,7 +135,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-        """Train on ``texts``; the same texts give the same tokenizer.
+        """Train on ``texts``; the same texts give the same tokenizer. ``byte`` learns nothing and reads none.
 
         Raises:
             DataError: there is no text.
@@ -184,7 +203,7 @@ def train_char(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Toke
     vocabulary = {name: number for number, name in enumerate(names)}
     unknown = {"unk_token": SPECIAL["unk"]} if config.special_tokens else {}
     backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocabulary, **unknown))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?s:.)"), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     backend.decoder = decoders.Fuse()
     if config.special_tokens:
         backend.add_special_tokens(special(config))

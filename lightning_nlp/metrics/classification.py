@@ -29,6 +29,10 @@ class ClassificationMetrics(Metric):
         self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
         self._seen: set[str] = set()
 
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Only :meth:`update`: torchmetrics' own would reset in between and forget which ids were seen."""
+        self.update(*args, **kwargs)
+
     def update(self, predictions: Tensor, labels: Tensor, ids: list[str]) -> None:
         """Add a batch.
 

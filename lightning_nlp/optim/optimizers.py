@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ class OptimizerConfig:
             raise ConfigError(f"optimizer.momentum and nesterov belong to sgd, optimizer.name is {self.name}")
         if self.nesterov and not self.momentum:
             raise ConfigError("optimizer.nesterov needs optimizer.momentum")
+        if not all(map(math.isfinite, (self.lr, self.weight_decay, self.eps, self.momentum or 0.0))):
+            raise ConfigError("optimizer.lr, weight_decay, eps and momentum must be finite numbers")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise ConfigError(f"optimizer.momentum must be in [0, 1), not {self.momentum}")
         if self.lr <= 0 or self.weight_decay < 0 or self.eps <= 0:
             raise ConfigError("optimizer.lr and eps must be positive, optimizer.weight_decay not negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -50,7 +50,11 @@ class ScheduleConfig:
         if self.name not in registry.SCHEDULES:
             hint = nearest(self.name, registry.SCHEDULES)
             raise ConfigError(f"unknown schedule.name '{self.name}'{hint} (known: {', '.join(registry.SCHEDULES)})")
-        if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1 and self.warmup % 1):
+        if (
+            not math.isfinite(self.warmup)
+            or self.warmup < 0
+            or (isinstance(self.warmup, float) and self.warmup >= 1 and self.warmup % 1)
+        ):
             raise ConfigError(f"schedule.warmup must be a number of steps or a share below 1, not {self.warmup}")
         if not 0 <= self.final <= 1:
             raise ConfigError(f"schedule.final must be between 0 and 1, not {self.final}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -132,6 +133,12 @@ def history(run_directory: Path) -> dict[tuple[int, str], object]:
     return seen
 
 
+def steps_back(run_directory: Path) -> list[int]:
+    """How far each restart went back behind the last step logged before it."""
+    steps = [line["step"] for line in lines(run_directory) if "train/loss" in line]
+    return [before + 1 - after for before, after in itertools.pairwise(steps) if after <= before]
+
+
 def last_step(run_directory: Path) -> int:
     return max((line["step"] for line in lines(run_directory)), default=0)
 
@@ -183,6 +190,9 @@ def main() -> int:
         directory, hit = kill_and_resume(config, options.work, min(5, options.kills - hits), seed)
         hits, seed = hits + hit, seed + 1
         found = history(directory)
+        if max(steps_back(directory), default=0) > 5:
+            print(f"{directory.name}: went back {steps_back(directory)} steps, checkpoints are 5 apart")
+            return 1
         different = [key for key in clean if found.get(key) != clean[key]] + [key for key in found if key not in clean]
         print(f"{directory.name}: {hit} kills, {len(found)} values compared, {len(different)} differ", flush=True)
         if different:

@@ -20,7 +20,9 @@ def test_bijection(n, key):
     assert np.array_equal(np.sort(places), np.arange(n))
 
 
-@pytest.mark.parametrize("n", [*range(1, 40), 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 65536, 65537])
+@pytest.mark.parametrize(
+    "n", [*range(1, 40), 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 65536, 65537, 100_003, 262_144, 262_145]
+)
 def test_bijection_around_powers(n):
     assert np.array_equal(np.sort(permute(np.arange(n), n, (n, 1))), np.arange(n))
 
@@ -60,7 +62,15 @@ def test_every_place_is_equally_likely(n):
         assert statistic < (n - 1) + 5 * np.sqrt(2 * (n - 1)) + 5, (column, counts)  # far out in the chi-square tail
 
 
-@pytest.mark.parametrize("n", [1000, 4096, 10_000])
+@pytest.mark.parametrize("n", [65_537, 100_000, 10**9])
+def test_every_part_of_a_large_range_is_equally_likely(n):
+    for index in (0, n // 2, n - 1):
+        places = np.concatenate([permute(index, n, (seed, 7)) for seed in range(1000)])
+        counts = np.bincount(places * 10 // n, minlength=10)
+        assert ((counts - 100) ** 2 / 100).sum() < 40, (index, counts)
+
+
+@pytest.mark.parametrize("n", [1000, 4096, 10_000, 100_000])
 def test_neighbours_are_scattered(n):
     places = permute(np.arange(n), n, (3,)).astype(float)
     assert abs(np.corrcoef(np.arange(n), places)[0, 1]) < 5 / np.sqrt(n)

@@ -145,8 +145,9 @@ def test_hash_differs_by_what_is_learnt():
     assert len({tokenizer.hash for tokenizer in others}) == len(others)
 
 
-def test_byte_needs_no_particular_text():
-    assert trained("byte").hash == trained("byte", ["something else"]).hash
+@pytest.mark.parametrize("texts", [["something else"], [""], []])
+def test_byte_needs_no_text(texts):
+    assert trained("byte").hash == trained("byte", texts).hash
 
 
 @pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
@@ -179,7 +180,7 @@ def test_batch_equals_one_by_one(byte_level):
     assert {ids.dtype for ids in batch} == {np.dtype(np.int32)}
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
+@pytest.mark.parametrize("kind", ["bpe", "char"])
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_no_text_is_refused(kind, texts):
     with pytest.raises(DataError, match="no text to train a tokenizer on"):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.optim.groups import check_cover, parameter_groups
 
 
@@ -70,17 +72,14 @@ def test_tied_embedding_is_undecayed_whichever_module_comes_first(output_first):
     assert [id(parameter) for parameter in group["params"]] == [id(embedding.weight)]
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_backbone_is_covered_and_its_embeddings_are_undecayed(tied):
-    from lightning_nlp.backbone.config import BackboneConfig
-    from lightning_nlp.backbone.transformer import Transformer
-
-    module = Transformer(BackboneConfig(vocab_size=17, d_model=16, n_layers=1, n_heads=2, tie_embeddings=tied))
+@pytest.mark.parametrize("settings", [{}, {"positions": "learned"}, {"bias": True}, {"arrangement": "encoder_decoder"}])
+def test_backbone_is_covered_and_its_embeddings_are_undecayed(settings):
+    module = Transformer(TransformerConfig(size="nano", vocab_size=17, max_length=8, **settings))
     groups = names(module, parameter_groups(module, 0.1))
-    assert "token_embedding.weight" in groups["undecayed"]
     assert groups["decayed"] | groups["undecayed"] == {name for name, _ in module.named_parameters()}
     assert not groups["decayed"] & groups["undecayed"]
-    assert all(dict(module.named_parameters())[name].ndim >= 2 for name in groups["decayed"])
+    for name, parameter in module.named_parameters():
+        assert (name in groups["decayed"]) == (parameter.ndim == 2 and "embedding" not in name), name
 
 
 @pytest.mark.parametrize(

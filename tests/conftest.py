@@ -1,0 +1,42 @@
+"""One corpus for all tests, sample corpora built once, no terminal noise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration import runs
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("LIGHTNING_NLP_RUN", None)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of sample corpora; commands in this session build them there."""
+    directory = tmp_path_factory.mktemp("samples")
+    os.environ["LIGHTNING_NLP_DATA"] = str(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random sentences with train, validation and test splits."""
+    return runs.write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, corpus: Path) -> Path:
+    """A configuration of a tiny language model on ``corpus``."""
+    return runs.write_config(tmp_path / "tiny.yaml", corpus)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """A finished tiny run; tests must not write into it (copy it)."""
+    root = tmp_path_factory.mktemp("trained")
+    config = runs.write_config(root / "tiny.yaml", corpus, max_steps=10, validate_every=5)
+    runs.run("fit", "-c", config, "--root", root, "--name", "run")
+    return root / "run"
