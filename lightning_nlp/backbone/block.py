@@ -9,9 +9,7 @@ from lightning_nlp.backbone.cache import KVCache
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.layers import feedforward, norm
 from lightning_nlp.backbone.masks import AttentionMask
-from lightning_nlp.backbone.positions import rotate
-
-Rotation = tuple[Tensor, Tensor] | None
+from lightning_nlp.backbone.positions import Rotation
 
 
 class SelfAttention(nn.Module):
@@ -26,7 +24,7 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, mask: AttentionMask, rotation: Rotation, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, mask: AttentionMask, rotation: Rotation | None, cache: KVCache | None) -> Tensor:
         """``x [B, T, D] -> [B, T, D]``."""
         batch, length, _ = x.shape
         query, key, value = self.query_key_value(x).split(self.sizes, dim=-1)
@@ -34,11 +32,11 @@ class SelfAttention(nn.Module):
         key = key.view(batch, length, self.kv_heads, self.d_head).transpose(1, 2)
         value = value.view(batch, length, self.kv_heads, self.d_head).transpose(1, 2)
         if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
+            query, key = rotation(query), rotation(key)
         if cache is not None:
             key, value = cache.update(self.layer, key, value)
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -65,7 +63,7 @@ class CrossAttention(nn.Module):
             if cache is not None:
                 cache.cross[self.layer] = key, value
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -87,7 +85,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         mask: AttentionMask,
-        rotation: Rotation = None,
+        rotation: Rotation | None = None,
         memory: Tensor | None = None,
         memory_mask: AttentionMask | None = None,
         cache: KVCache | None = None,

@@ -11,6 +11,8 @@ from lightning_nlp.errors import ConfigError
 class KVCache:
     """One buffer a layer for self-attention; cross-attention keys and values are kept once computed.
 
+    Until a call brings segments (of padding, say), every token counts as one segment and nothing is recorded.
+
     Args:
         batch: rows B.
         layers: self-attention layers.
@@ -32,21 +34,29 @@ class KVCache:
         shape = (layers, batch, kv_heads, max_length, d_head)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.segments = torch.zeros(batch, max_length, dtype=torch.long, device=device)
+        self.segments: Tensor | None = None
         self.cross: dict[int, tuple[Tensor, Tensor]] = {}
         self.length = 0
         self.max_length = max_length
 
-    def extend(self, segments: Tensor) -> Tensor:
-        """Make room for ``segments [B, T]`` new tokens; returns the segments of all keys ``[B, S]``.
+    def extend(self, tokens: int, segments: Tensor | None = None) -> Tensor | None:
+        """Announce ``tokens`` new ones with ``segments [B, T]`` (None: segment 1).
+
+        Returns:
+            Segments of all keys ``[B, S]``, or None while they are all one.
 
         Raises:
             ConfigError: the cache is full.
         """
-        stop = self.length + segments.shape[1]
+        stop = self.length + tokens
         if stop > self.max_length:
             raise ConfigError(f"{stop} tokens do not fit a cache of {self.max_length}")
-        self.segments[:, self.length : stop] = segments
+        if self.segments is None:
+            if segments is None:
+                return None
+            batch = self.keys.shape[1]
+            self.segments = torch.ones(batch, self.max_length, dtype=segments.dtype, device=self.keys.device)
+        self.segments[:, self.length : stop] = 1 if segments is None else segments
         return self.segments[:, :stop]
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +71,7 @@ class KVCache:
         self.length += tokens
 
     def reorder(self, rows: Tensor) -> None:
-        """Keep row ``rows[b]`` as row b."""
+        """Make row ``rows[b]`` row b, for ``rows [B']`` (beam search; dropping rows that have ended)."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.segments = self.segments[rows]
+        self.segments = None if self.segments is None else self.segments[rows]
         self.cross = {layer: (key[rows], value[rows]) for layer, (key, value) in self.cross.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 from lightning_nlp.errors import ConfigError, nearest
 
@@ -21,6 +22,16 @@ SIZES: dict[str, dict[str, int]] = {
 
 FROM_SIZE = cast(int, None)
 """Default of fields that the named size, or another field, decides; filled in when the configuration is made."""
+
+CHOICES = ("arrangement", "positions", "norm", "norm_placement", "feedforward")
+DEPTHS_AND_WIDTHS = ("n_layers", "n_encoder_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff")
+COUNTS = (*DEPTHS_AND_WIDTHS, "vocab_size", "max_length")
+ABOVE_ZERO = ("rotary_base", "norm_eps", "init_std")
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    """The divisor of ``number`` closest to ``wanted`` (the smaller of two), for messages."""
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted), default=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,46 +92,65 @@ class TransformerConfig:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
         object.__setattr__(self, "given", given)
         if self.size is not None and self.size not in SIZES:
-            raise ConfigError(
-                f"unknown backbone.size '{self.size}'{nearest(self.size, SIZES)} (known: {', '.join(SIZES)})"
-            )
+            known = f"{nearest(self.size, SIZES)} (known: {', '.join(SIZES)})"
+            raise ConfigError(f"unknown backbone.size '{self.size}'{known}")
         for name, value in SIZES[self.size or "nano"].items():
             self._fill(name, value)
         if self.arrangement == "encoder_decoder":
             self._fill("n_encoder_layers", self.n_layers)
         self._fill("n_kv_heads", self.n_heads)
-        if "d_head" not in given and self.n_heads > 0 and self.d_model % self.n_heads:
-            raise ConfigError(f"backbone.n_heads {self.n_heads} does not divide backbone.d_model {self.d_model}")
         self._fill("d_head", self.d_model // max(self.n_heads, 1))
         gated = self.feedforward == "swiglu"
         self._fill("d_ff", -(-8 * self.d_model // 3 // 64) * 64 if gated else 4 * self.d_model)
-        if problems := list(self._problems()):
+        if problems := [*self._wrong_values(), *self._wrong_pairs()]:
             raise ConfigError("; ".join(problems))
 
     def _fill(self, name: str, value: int) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
 
-    def _problems(self) -> list[str]:
+    def _wrong_values(self) -> list[str]:
+        """Mistakes that one field makes alone."""
         found = []
-        positive = ["n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff", "max_length"]
-        for name in [*positive, *(["vocab_size"] if self.vocab_size is not None else [])]:
-            if getattr(self, name) < 1:
-                found.append(f"backbone.{name} must be at least 1, not {getattr(self, name)}")
-        if not found and self.n_heads % self.n_kv_heads:
-            found.append(f"backbone.n_kv_heads {self.n_kv_heads} does not divide backbone.n_heads {self.n_heads}")
-        if self.positions == "rotary" and self.d_head % 2:
-            found.append(f"backbone.positions rotary needs an even backbone.d_head, not {self.d_head}")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            found.append(f"backbone.positions sinusoidal needs an even backbone.d_model, not {self.d_model}")
+        for name, hint in get_type_hints(TransformerConfig).items():
+            choices = get_args(hint)
+            if name in CHOICES and (value := getattr(self, name)) not in choices:
+                known = f"{nearest(str(value), choices)} (known: {', '.join(choices)})"
+                found.append(f"unknown backbone.{name} '{value}'{known}")
+        for name in COUNTS:
+            value = self.given.get(name, 1)  # what is derived from a wrong value is not a second mistake
+            if value < 1:
+                found.append(f"backbone.{name} must be at least 1, not {value}")
+        for name in ABOVE_ZERO:
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                found.append(f"backbone.{name} must be above 0, not {value}")
         if not 0 <= self.dropout < 1:
             found.append(f"backbone.dropout must be in [0, 1), not {self.dropout}")
+        return found
+
+    def _wrong_pairs(self) -> list[str]:
+        """Mistakes that two fields make together."""
+        found = []
+        sound = self.n_heads > 0 and self.d_model > 0
+        if "d_head" not in self.given and sound and self.d_model % self.n_heads:
+            found.append(
+                f"backbone.n_heads {self.n_heads} does not divide backbone.d_model {self.d_model}; "
+                f"set backbone.d_head or take {nearest_divisor(self.d_model, self.n_heads)} heads"
+            )
+        elif self.positions == "rotary" and self.d_head % 2:
+            found.append(f"backbone.positions rotary needs an even backbone.d_head, not {self.d_head}")
+        if self.n_kv_heads > 0 and self.n_heads > 0 and self.n_heads % self.n_kv_heads:
+            found.append(
+                f"backbone.n_kv_heads {self.n_kv_heads} does not divide backbone.n_heads {self.n_heads}; "
+                f"the nearest that does is {nearest_divisor(self.n_heads, self.n_kv_heads)}"
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            found.append(f"backbone.positions sinusoidal needs an even backbone.d_model, not {self.d_model}")
         if self.n_encoder_layers is not None and self.arrangement != "encoder_decoder":
             found.append(
                 f"backbone.n_encoder_layers needs backbone.arrangement encoder_decoder, not {self.arrangement}"
             )
-        elif self.n_encoder_layers is not None and self.n_encoder_layers < 1:
-            found.append(f"backbone.n_encoder_layers must be at least 1, not {self.n_encoder_layers}")
         if self.pad_id is not None and self.vocab_size is not None and not 0 <= self.pad_id < self.vocab_size:
             found.append(f"backbone.pad_id {self.pad_id} is outside backbone.vocab_size {self.vocab_size}")
         return found
@@ -138,37 +168,49 @@ class TransformerConfig:
     def _norm_params(self) -> int:
         return self.d_model * (2 if self.norm == "layernorm" and self.bias else 1)
 
-    def _attention_params(self) -> int:
+    def _attention_params(self, biases: bool) -> int:
         inner, inner_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
         weights = self.d_model * (inner + 2 * inner_kv) + inner * self.d_model
-        return weights + (inner + 2 * inner_kv + self.d_model if self.bias else 0)
+        return weights + (inner + 2 * inner_kv + self.d_model if biases else 0)
 
-    def _feedforward_params(self) -> int:
+    def _feedforward_params(self, biases: bool) -> int:
         up = 2 if self.feedforward == "swiglu" else 1
-        return (up + 1) * self.d_model * self.d_ff + (up * self.d_ff + self.d_model if self.bias else 0)
+        return (up + 1) * self.d_model * self.d_ff + (up * self.d_ff + self.d_model if biases else 0)
 
-    def _stack_params(self, layers: int, sublayers_of_attention: int) -> int:
-        block = sublayers_of_attention * (self._attention_params() + self._norm_params())
-        block += self._feedforward_params() + self._norm_params()
-        return layers * block + (self._norm_params() if self.norm_placement == "pre" else 0)
+    def _stacks(self) -> list[tuple[int, int]]:
+        """(blocks, attentions a block has) of each stack."""
+        if self.arrangement == "encoder_decoder":
+            return [(self.n_encoder_layers, 1), (self.n_layers, 2)]
+        return [(self.n_layers, 1)]
+
+    def _matrix_params(self, biases: bool = False) -> int:
+        attention, feedforward = self._attention_params(biases), self._feedforward_params(biases)
+        return sum(layers * (attentions * attention + feedforward) for layers, attentions in self._stacks())
 
     def num_params(self, embeddings: bool = True) -> int:
-        """Parameters of the backbone; without ``embeddings``, those of the blocks and norms alone."""
-        stacks = self._stack_params(self.n_layers, 2 if self.arrangement == "encoder_decoder" else 1)
-        if self.arrangement == "encoder_decoder":
-            stacks += self._stack_params(self.n_encoder_layers, 1)
+        """Parameters of the backbone; without ``embeddings`` (tokens, learned positions), of blocks and norms alone.
+
+        Raises:
+            ConfigError: the embedding is asked for and ``vocab_size`` is not known.
+        """
+        norms = sum(layers * (attentions + 1) for layers, attentions in self._stacks())
+        norms += len(self._stacks()) if self.norm_placement == "pre" else 0
+        total = self._matrix_params(self.bias) + norms * self._norm_params()
         if not embeddings:
-            return stacks
+            return total
         if self.vocab_size is None:
             raise ConfigError("backbone.vocab_size must be known to count the embedding")
         learned = self.max_length * self.d_model if self.positions == "learned" else 0
-        return stacks + self.vocab_size * self.d_model + learned
+        return total + self.vocab_size * self.d_model + learned
 
-    def flops_per_token(self, length: int) -> float:
-        """Training FLOPs a token: ``6 N + 12 L H Dh T``, N = matrices of the blocks + output head.
+    def flops_per_token(self, length: int) -> int:
+        """Training FLOPs a token at sequence length T: ``6 N + 12 L H Dh T``.
 
-        The convention of PaLM (Chowdhery et al. 2022, appendix B): attention counted in full, no input embedding.
+        N counts the matrices of the blocks and the output head, not the input embedding, positions, norms and biases;
+        attention is counted in full, also where it is causal. The convention of PaLM (Chowdhery et al. 2022,
+        appendix B). In an encoder_decoder, for one target token and one source token of an equally long source; L is
+        then the number of attentions, cross-attention included.
         """
-        layers = self.n_layers + (self.n_encoder_layers if self.arrangement == "encoder_decoder" else 0)
-        matrices = self.num_params(embeddings=False) + (self.vocab_size or 0) * self.d_model
-        return 6.0 * matrices + 12.0 * layers * self.n_heads * self.d_head * length
+        matrices = self._matrix_params() + (self.vocab_size or 0) * self.d_model
+        attentions = sum(layers * each for layers, each in self._stacks())
+        return 6 * matrices + 12 * attentions * self.n_heads * self.d_head * length

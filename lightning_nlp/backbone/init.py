@@ -16,7 +16,11 @@ RESIDUAL_OUTPUTS = ("attention.output", "cross_attention.output", "feedforward.d
 def init_weights(module: nn.Module, config: TransformerConfig) -> None:
     """Set every parameter of ``module`` (backbone and heads) anew; also right after ``to_empty`` from the meta device.
 
-    Outputs that add to the residual stream get ``init_std / sqrt(2 * layers)`` (GPT-2, Radford et al. 2019).
+    Outputs that add to the residual stream get ``init_std / sqrt(2 * layers)`` (GPT-2, Radford et al. 2019). Modules of
+    other kinds set their parameters themselves, in ``reset_parameters``.
+
+    Raises:
+        TypeError: a module has parameters and no ``reset_parameters``: they would stay whatever memory held.
     """
     residual_std = config.init_std / math.sqrt(2 * config.n_layers)
     for name, child in module.named_modules():
@@ -26,5 +30,7 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
                 nn.init.zeros_(child.bias)
         elif isinstance(child, nn.Embedding):
             nn.init.normal_(child.weight, std=config.init_std)
-        elif isinstance(child, (nn.LayerNorm, nn.RMSNorm)):
+        elif next(child.parameters(recurse=False), None) is not None:
+            if not hasattr(child, "reset_parameters"):
+                raise TypeError(f"{type(child).__name__} '{name}' has parameters but no reset_parameters()")
             child.reset_parameters()

@@ -10,46 +10,75 @@ from torch import Tensor, nn
 from lightning_nlp.backbone.config import TransformerConfig
 
 
+class Rotation:
+    """Turns queries and keys by the angle of their position; made once a forward pass, used by every layer.
+
+    Args:
+        angles: ``[B or 1, T, Dh / 2]``.
+    """
+
+    def __init__(self, angles: Tensor) -> None:
+        angles = torch.cat((angles, angles), dim=-1)[:, None]
+        self.exact = angles.cos(), angles.sin()
+        self._in: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x [B, H, T, Dh]`` turned, in its own dtype: dimension i is paired with i + Dh/2."""
+        if x.dtype not in self._in:  # under autocast, queries are narrower than the embedding was
+            self._in[x.dtype] = self.exact[0].to(x.dtype), self.exact[1].to(x.dtype)
+        cosine, sine = self._in[x.dtype]
+        first, second = x.chunk(2, dim=-1)
+        return x * cosine + torch.cat((-second, first), dim=-1) * sine
+
+
+def angles_of(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> Tensor:
+    """``p / base^(2i / width)`` for ``positions [B, T]``: ``[B, T, width / 2]``, at least in float32."""
+    wide = torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(0, width, 2, device=positions.device, dtype=wide) / width
+    return positions[..., None].to(wide) * torch.exp(-math.log(base) * exponents)
+
+
 class NoPositions(nn.Module):
-    """Adds nothing and turns nothing."""
+    """Adds nothing and turns nothing; the base of the other kinds."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
 
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the token embeddings for ``positions [B, T]``: ``[B, T, D]`` or None."""
-        return None
+    def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
+        """Token embeddings ``[B, T, D]`` with what tells their ``positions [B, T]`` apart."""
+        return embedded
 
-    def rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines ``[B, 1, T, Dh]`` that turn queries and keys, or None."""
+    def rotation(self, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
+        """What turns queries and keys, if anything."""
         return None
 
 
 class LearnedPositions(NoPositions):
-    """One vector a position (Gehring et al. 2017; GPT, BERT)."""
+    """One vector a position, added (Gehring et al. 2017; GPT, BERT)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Embedding(config.max_length, config.d_model)
 
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor | None:
-        return self.embedding(positions)
+    def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
+        return embedded + self.embedding(positions)
 
 
 class SinusoidalPositions(NoPositions):
     """sin and cos of geometrically spaced wavelengths, interleaved (Vaswani et al. 2017, section 3.5).
 
-    ``PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D))``.
+    ``PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D))``. Embeddings are multiplied by
+    ``sqrt(D)`` (section 3.4): next to waves of height 1, small initial embeddings would not be heard.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         self.width = config.d_model
 
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor | None:
-        exponents = torch.arange(0, self.width, 2, device=positions.device, dtype=torch.float32) / self.width
-        angles = positions[..., None].float() * torch.exp(-math.log(10000.0) * exponents)
-        return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2).to(dtype)
+    def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
+        angles = angles_of(positions, self.width, 10000.0, embedded.dtype)
+        waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+        return embedded * math.sqrt(self.width) + waves.to(embedded.dtype)
 
 
 class RotaryPositions(NoPositions):
@@ -59,18 +88,8 @@ class RotaryPositions(NoPositions):
         super().__init__(config)
         self.width, self.base = config.d_head, config.rotary_base
 
-    def rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-        exponents = torch.arange(0, self.width, 2, device=positions.device, dtype=torch.float32) / self.width
-        angles = positions[:, None, :, None].float() * torch.exp(-math.log(self.base) * exponents)
-        angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn ``x [B, H, T, Dh]``: dimension i is paired with i + Dh/2."""
-    cosine, sine = rotation
-    first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat((-second, first), dim=-1) * sine
+    def rotation(self, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
+        return Rotation(angles_of(positions, self.width, self.base, dtype))
 
 
 POSITIONS: dict[str, type[NoPositions]] = {
@@ -81,17 +100,10 @@ POSITIONS: dict[str, type[NoPositions]] = {
 }
 
 
-def positions_of(segments: Tensor | None, batch: int, length: int, offset: int, device: torch.device) -> Tensor:
-    """The one rule for positions ``[B, T]``: count from 0 within each run of equal segments; padding has 0.
-
-    Args:
-        segments: ``[B, T]`` or None (one segment).
-        offset: added for a sequence that goes on from a cache, when there are no segments.
-    """
-    index = torch.arange(length, device=device).expand(batch, length)
-    if segments is None:
-        return index + offset
-    starts = torch.ones_like(segments, dtype=torch.bool)
-    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    first = torch.where(starts, index, 0).cummax(dim=1).values
+def positions_of(segments: Tensor) -> Tensor:
+    """The one rule for positions: count from 0 within each run of equal ``segments [B, T]``; padding has 0."""
+    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    begins = torch.ones_like(segments, dtype=torch.bool)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    first = torch.where(begins, index, 0).cummax(dim=1).values
     return torch.where(segments > 0, index - first, 0)

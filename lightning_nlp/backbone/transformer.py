@@ -10,7 +10,7 @@ from lightning_nlp.backbone.cache import KVCache
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.layers import norm
 from lightning_nlp.backbone.masks import AttentionMask
-from lightning_nlp.backbone.positions import POSITIONS, positions_of
+from lightning_nlp.backbone.positions import POSITIONS, Rotation, positions_of
 from lightning_nlp.errors import ConfigError
 
 
@@ -22,10 +22,8 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer, cross_attention) for layer in range(layers))
         self.final_norm = norm(config) if config.norm_placement == "pre" else None
 
-    def forward(
-        self, x: Tensor, mask: AttentionMask, rotation: tuple[Tensor, Tensor] | None, **context: object
-    ) -> Tensor:
-        """``[B, T, D] -> [B, T, D]``."""
+    def forward(self, x: Tensor, mask: AttentionMask, rotation: Rotation | None, **context: object) -> Tensor:
+        """``[B, T, D] -> [B, T, D]``; ``context`` is what :class:`Block` takes besides."""
         for layer in self.layers:
             x = layer(x, mask, rotation, **context)
         return x if self.final_norm is None else self.final_norm(x)
@@ -49,15 +47,13 @@ class Transformer(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = POSITIONS[config.positions](config)
         self.dropout = nn.Dropout(config.dropout)
-        both = config.arrangement == "encoder_decoder"
-        self.encoder = (
-            Stack(config, config.n_encoder_layers if both else config.n_layers, False) if self._encodes else None
-        )
-        self.decoder = Stack(config, config.n_layers, both) if config.arrangement != "encoder" else None
-
-    @property
-    def _encodes(self) -> bool:
-        return self.config.arrangement != "decoder"
+        self.encoder: Stack | None = None
+        self.decoder: Stack | None = None
+        if config.arrangement != "decoder":
+            both = config.arrangement == "encoder_decoder"
+            self.encoder = Stack(config, config.n_encoder_layers if both else config.n_layers, False)
+        if config.arrangement != "encoder":
+            self.decoder = Stack(config, config.n_layers, cross_attention=self.encoder is not None)
 
     @property
     def embedding_weight(self) -> Tensor:
@@ -65,17 +61,15 @@ class Transformer(nn.Module):
         return self.token_embedding.weight
 
     def new_cache(self, batch: int, max_length: int) -> KVCache:
-        """An empty cache for ``batch`` rows of up to ``max_length`` tokens."""
+        """An empty cache for ``batch`` rows of up to ``max_length`` tokens, in the dtype attention computes in."""
         weight, config = self.token_embedding.weight, self.config
-        return KVCache(
-            batch, config.n_layers, config.n_kv_heads, max_length, config.d_head, weight.dtype, weight.device
-        )
+        dtype, device = weight.dtype, weight.device
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        return KVCache(batch, config.n_layers, config.n_kv_heads, max_length, config.d_head, dtype, device)
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        x = self.token_embedding(tokens)
-        added = self.positions(positions, x.dtype)
-        if added is not None:
-            x = x + added
+    def _embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
+        x = self.positions(self.token_embedding(tokens), positions)
         return self.dropout(x), self.positions.rotation(positions, x.dtype)
 
     def _check_length(self, length: int) -> None:
@@ -89,11 +83,10 @@ class Transformer(nn.Module):
             ConfigError: the arrangement has no encoder, or the sequence is too long.
         """
         if self.encoder is None:
-            raise ConfigError("backbone.arrangement decoder has no encoder")
-        batch, length = tokens.shape
-        self._check_length(length)
+            raise ConfigError("backbone.arrangement decoder has no encoder; encoder and encoder_decoder have one")
+        self._check_length(tokens.shape[1])
         if positions is None:
-            positions = positions_of(segments, batch, length, 0, tokens.device)
+            positions = default_positions(tokens, segments)
         x, rotation = self._embed(tokens, positions)
         return self.encoder(x, AttentionMask(False, segments), rotation)
 
@@ -113,9 +106,10 @@ class Transformer(nn.Module):
 
         Args:
             tokens: token ids.
-            positions: ``[B, T]``; by default counted within each segment.
+            positions: ``[B, T]``, below ``max_length``; by default counted within each segment.
             segments: ``[B, T]``; 0 is padding, equal numbers see each other. None: all one segment.
-            source_tokens, source_segments, source_positions: ``[B, S]`` for the encoder of an encoder_decoder.
+            source_tokens, source_segments, source_positions: ``[B, S]`` for the encoder of an encoder_decoder. Its
+                decoder's queries see the source tokens of their own segment number.
             memory: ``[B, S, D]`` of an earlier :meth:`encode`, instead of ``source_tokens``.
             cache: keys and values so far; extended by this call.
 
@@ -123,36 +117,57 @@ class Transformer(nn.Module):
             ``[B, T, D]``, normalised.
 
         Raises:
-            ConfigError: more tokens than ``max_length``, or source and arrangement do not fit.
+            ConfigError: more tokens than ``max_length``, or source or cache and arrangement do not fit.
         """
+        self._check_source(source_tokens, memory, cache)
         if self.decoder is None:
             return self.encode(tokens, segments, positions)
-        batch, length = tokens.shape
-        offset = cache.length if cache is not None else 0
-        self._check_length(offset + length)
-        if positions is None:
-            positions = positions_of(segments, batch, length, offset, tokens.device)
-        x, rotation = self._embed(tokens, positions)
-        key_segments = None
+        length, offset, key_segments = tokens.shape[1], 0, None
+        self._check_length(length)
+        if cache is not None and cache.length > 0:
+            offset = cache.length
+            if positions is None:
+                self._check_length(offset + length)
         if cache is not None:
-            if segments is None:
-                segments = torch.ones_like(tokens)
-            key_segments = cache.extend(segments)
-        mask = AttentionMask(True, segments, key_segments, offset)
+            all_segments = cache.extend(length, segments)
+            if offset > 0 and all_segments is not None:
+                key_segments, segments = all_segments, all_segments[:, offset:]
+        if positions is None:
+            positions = default_positions(tokens, key_segments if key_segments is not None else segments, offset)
+        x, rotation = self._embed(tokens, positions)
+        # A single query is the last position: nothing comes after it.
+        mask = AttentionMask(length > 1, segments, key_segments, offset)
         context: dict[str, object] = {"cache": cache}
         if self.encoder is not None:
             if memory is None:
-                if source_tokens is None:
-                    raise ConfigError("an encoder_decoder needs source_tokens or memory")
+                assert source_tokens is not None
                 memory = self.encode(source_tokens, source_segments, source_positions)
             context["memory"] = memory
             context["memory_mask"] = cross_mask(segments, source_segments, tokens, memory)
-        elif memory is not None or source_tokens is not None:
-            raise ConfigError("a decoder takes no source: backbone.arrangement encoder_decoder does")
         hidden = self.decoder(x, mask, rotation, **context)
         if cache is not None:
             cache.advance(length)
         return hidden
+
+    def _check_source(self, source_tokens: Tensor | None, memory: Tensor | None, cache: KVCache | None) -> None:
+        arrangement, sourced = self.config.arrangement, source_tokens is not None or memory is not None
+        if arrangement == "encoder_decoder" and not sourced:
+            raise ConfigError("backbone.arrangement encoder_decoder needs source_tokens or memory")
+        if arrangement != "encoder_decoder" and sourced:
+            raise ConfigError(f"backbone.arrangement {arrangement} takes no source; encoder_decoder does")
+        if arrangement == "encoder" and cache is not None:
+            raise ConfigError("backbone.arrangement encoder has no use for a cache; decoder and encoder_decoder have")
+
+
+def default_positions(tokens: Tensor, segments: Tensor | None, offset: int = 0) -> Tensor:
+    """Positions ``[B, T]`` (``[1, T]`` where rows agree) of ``tokens [B, T]`` that follow ``offset`` others.
+
+    Args:
+        segments: ``[B, offset + T]``, of the earlier tokens too; None: one segment.
+    """
+    if segments is None:
+        return torch.arange(offset, offset + tokens.shape[1], device=tokens.device)[None]
+    return positions_of(segments)[:, offset:]
 
 
 def cross_mask(
@@ -160,10 +175,9 @@ def cross_mask(
 ) -> AttentionMask:
     """Queries see the source tokens of their own segment; without segments on one side, that side is one segment."""
     if segments is None and source_segments is None:
-        mask = AttentionMask(False)
-        return mask
+        return AttentionMask(False)
     if segments is None:
         segments = torch.ones_like(tokens)
     if source_segments is None:
-        source_segments = torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device)
+        source_segments = torch.ones(memory.shape[:2], dtype=segments.dtype, device=memory.device)
     return AttentionMask(False, segments, source_segments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,15 @@ class MetricsLog(Callback):
     def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:  # type: ignore[override]
         self._restored_tokens, self._tokens = 0, None
 
-    def on_train_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # type: ignore[override]
         self._seen = self._clock_step = trainer.global_step
         self._ids = 0
         self._restart_clock()
         for logger in trainer.loggers:
-            if isinstance(logger, RunTensorBoard):
+            if isinstance(logger, RunTensorBoard) and trainer.is_global_zero:
                 logger.purge_after(trainer.global_step)
+                if trainer.global_step == 0 and hasattr(pl_module, "plain_hyperparameters"):
+                    logger.write_hyperparameters(run_settings(trainer, pl_module), pl_module.monitors())
 
     def _restart_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -125,6 +128,20 @@ class MetricsLog(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
+
+
+def run_settings(trainer: Trainer, module: Any) -> dict[str, Any]:
+    """What one would compare runs by."""
+    data = getattr(trainer, "datamodule", None)
+    names = ("global_batch_size", "micro_batch_size", "max_length")
+    batches = {name: getattr(data, name) for name in names if hasattr(data, name)}
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return {
+        **module.plain_hyperparameters(),
+        "data": batches,
+        "max_steps": trainer.max_steps,
+        "seed": int(seed) if seed else None,
+    }
 
 
 HASH_RANGE = 2**58

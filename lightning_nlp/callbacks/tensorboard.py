@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -25,4 +26,22 @@ class RunTensorBoard(TensorBoardLogger):
             self._experiment.flush()
 
     def log_hyperparams(self, params: Any = None, metrics: Any = None, step: int | None = None) -> None:
-        """Written once by the log callback when the run ends, with its final metrics; not before."""
+        """Lightning's call is ignored: it would write the values of one module, without metrics."""
+
+    def write_hyperparameters(self, values: dict[str, Any], metrics: list[str]) -> None:
+        """Fill in TensorBoard's HParams tab: ``values`` of this run beside the scalars named in ``metrics``."""
+        flat = {name: value for name, value in flatten(values).items() if isinstance(value, (bool, int, float, str))}
+        experiment, start, end = hparams(flat, dict.fromkeys(metrics, 0.0))
+        for summary in (experiment, start, end):
+            self.experiment.file_writer.add_summary(summary)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optimizer": {"lr": 1}}`` -> ``{"optimizer/lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -43,10 +43,10 @@ def stack(rows: list[Row], name: str, length: int, fill: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-def padding_row(labels: np.ndarray | int) -> Row:
+def padding_row(labels: np.ndarray | int, pad_id: int) -> Row:
     """A row that stands for nothing, so that every rank has something to run."""
-    one = np.zeros(1, dtype=np.int32)
-    return Row(one, labels, one, one, [], 0)
+    zero = np.zeros(1, dtype=np.int32)
+    return Row(np.full(1, pad_id, dtype=np.int32), labels, zero, zero, [], 0)
 
 
 def common(rows: list[Row], length: int, pad_id: int) -> Batch:
@@ -62,7 +62,7 @@ def common(rows: list[Row], length: int, pad_id: int) -> Batch:
 
 def collate_packed(rows: list[Row], pad_id: int) -> Batch:
     """Rows with a label at every position."""
-    rows = rows or [padding_row(np.full(1, -100, dtype=np.int32))]
+    rows = rows or [padding_row(np.full(1, -100, dtype=np.int32), pad_id)]
     length = max(len(row.tokens) for row in rows)
     return {**common(rows, length, pad_id), "labels": stack(rows, "labels", length, -100)}
 
@@ -70,7 +70,7 @@ def collate_packed(rows: list[Row], pad_id: int) -> Batch:
 def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     """Rows of different lengths with one label each, or a label at every position; T is rounded up to ``multiple``."""
     per_token = bool(rows) and isinstance(rows[0].labels, np.ndarray)
-    rows = rows or [padding_row(-100)]
+    rows = rows or [padding_row(-100, pad_id)]
     length = -(-max(len(row.tokens) for row in rows) // multiple) * multiple
     labels = stack(rows, "labels", length, -100) if per_token else torch.tensor([int(row.labels) for row in rows])
     return {**common(rows, length, pad_id), "labels": labels}

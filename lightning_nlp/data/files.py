@@ -1,19 +1,16 @@
-"""Local files: finding them, telling format and split from their names, reading them, naming what is wrong."""
+"""Local files: finding them, and telling format and split from their names."""
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from lightning_nlp import registry
-from lightning_nlp.errors import ConfigError, DataError, nearest
+from lightning_nlp.errors import ConfigError, nearest
 
 FORMATS = {
     ".txt": "text",
@@ -113,15 +110,26 @@ def visible(file: Path, root: Path) -> bool:
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
+def split_word(name: str) -> str | None:
+    """The split that one of the words of ``name`` stands for: ``wiki-valid-00001`` is validation."""
+    for word in re.split(r"[^a-z]+", name.lower()):
+        if word in SPLIT_WORDS:
+            return SPLIT_WORDS[word]
+    return None
+
+
 def split_of(file: Path, entry: str) -> str:
-    """``train``, ``validation`` or ``test`` by the words of the file's name or its folder; train if none says."""
-    folder = [file.parent.name] if not entry.startswith("sample:") and Path(entry).is_dir() else []
-    if folder and file.parent == Path(entry):
-        folder = []
-    for name in [file.stem, *folder]:
-        for word in re.split(r"[^a-z]+", name.lower()):
-            if word in SPLIT_WORDS:
-                return SPLIT_WORDS[word]
+    """``train``, ``validation`` or ``test`` by the words of the file's name or its folder; train if none says.
+
+    The folder counts only below what the user named: with ``data/test/a.txt`` or ``/home/dev`` nobody meant a split.
+    """
+    steps = len(file.parts) - len(Path(entry).parts) if Path(entry).is_dir() else 0
+    if glob.has_magic(entry):
+        steps = len(Path(entry).parts) - next(i for i, part in enumerate(Path(entry).parts) if glob.has_magic(part))
+    folders = [file.parent.name] if steps > 1 else []
+    for name in [file.stem, *folders]:
+        if (split := split_word(name)) is not None:
+            return split
     return "train"
 
 
@@ -137,80 +145,3 @@ def fingerprint(groups: Groups) -> str:
                 stream.seek(max(size - 65536, 0))
                 digest.update(stream.read(65536))
     return digest.hexdigest()
-
-
-def quieten() -> None:
-    """The library's own progress bars and warnings are not ours to show."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-
-
-def load(groups: Groups, kind: str, text_unit: str, streaming: bool) -> dict[str, Any]:
-    """Open files with the ``datasets`` library.
-
-    Raises:
-        DataError: empty or malformed; names file and row.
-    """
-    import datasets
-
-    quieten()
-    names = {"text": "text", "jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet"}
-    options: dict[str, Any] = {"sample_by": text_unit} if kind == "text" else {}
-    if kind == "tsv":
-        options["sep"] = "\t"
-    data_files = {}
-    for split, paths in groups.items():
-        filled = [str(path) for path in paths if path.stat().st_size]
-        if not filled:
-            raise DataError(f"the {split} data has no rows: {paths[0]} is empty")
-        data_files[split] = filled
-    try:
-        return dict(datasets.load_dataset(names[kind], data_files=data_files, streaming=streaming, **options))
-    except Exception as error:  # one of many kinds, with the reason in a cause; we look for the row ourselves
-        raise DataError(diagnose(groups, kind) or f"cannot read {kind} data: {root_cause(error)}") from error
-
-
-def root_cause(error: BaseException) -> str:
-    """The first line of the innermost cause."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def diagnose(groups: Groups, kind: str) -> str | None:
-    """Find the first row that cannot be read, and say what is wrong with it."""
-    for path in (path for paths in groups.values() for path in paths):
-        if kind == "parquet":
-            import pyarrow.parquet
-
-            try:
-                pyarrow.parquet.ParquetFile(path)
-            except Exception as error:  # any failure to open is the diagnosis
-                return f"{path}: {str(error).splitlines()[0]}"
-            continue
-        try:
-            with path.open(encoding="utf-8", newline="") as stream:
-                if kind == "jsonl":
-                    for number, line in enumerate(stream, 1):
-                        if line.strip() and not isinstance(json.loads(line), dict):
-                            return f"{path} row {number}: not a JSON object"
-                elif kind in ("csv", "tsv"):
-                    reader = csv.reader(stream, delimiter="\t" if kind == "tsv" else ",", strict=True)
-                    width = len(next(reader, []))
-                    for number, cells in enumerate(reader, 2):
-                        if len(cells) != width:
-                            return f"{path} row {number}: {len(cells)} cells instead of {width}"
-                else:
-                    for _ in stream:
-                        pass
-        except UnicodeDecodeError as error:
-            return f"{path}: invalid UTF-8 at byte {error.start}"
-        except json.JSONDecodeError as error:
-            return f"{path} row {number}: malformed JSON ({error.msg})"
-        except csv.Error as error:
-            return f"{path} row {reader.line_num}: malformed CSV ({error})"
-        except OSError as error:
-            return f"{path} cannot be read: {error.strerror}"
-    return None

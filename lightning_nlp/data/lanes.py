@@ -19,7 +19,9 @@ from lightning_nlp.errors import DataError
 
 Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
 READ_AHEAD = 64
-"""Documents read and tokenised at once; has no influence on what comes out."""
+"""Documents read and tokenised at once, at most; has no influence on what comes out."""
+READ_AHEAD_TOKENS = 16384
+"""Of long documents fewer are read at once: every lane holds its own, and all of them wait for the first batch."""
 BUCKET_STREAM = 7
 """Keeps the random numbers of bucket order apart from those of block order."""
 
@@ -51,18 +53,15 @@ class Documents:
     """The examples of one lane, one after the other, with a position that can be set."""
 
     def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
-        self.order, self.lanes, self.prepare = order, lanes, prepare
+        self.order, self.lane, self.lanes, self.prepare = order, lane, lanes, prepare
         self.block, self.document = lane, 0
         self._reader: BlockReader | None = None
         self._ahead: list[Example | None] = []
         self._ahead_start = 0
+        self._ahead_count = 1
         self.counts = Counts()
         self._fruitless = 0
-
-    def seek(self, block: int, document: int) -> None:
-        """Continue at ``document`` of ``block``."""
-        self.block, self.document = block, document
-        self._reader, self._ahead = None, []
+        order.claim(lane, lane)
 
     def peek(self) -> Example | None:
         """The example at the current position; None when the document gave none."""
@@ -75,8 +74,11 @@ class Documents:
             self.block, self.document, self._reader = self.block + self.lanes, 0, None
         place = self.document - self._ahead_start
         if not 0 <= place < len(self._ahead):
-            stop = min(self.document + READ_AHEAD, len(self._reader))
+            stop = min(self.document + self._ahead_count, len(self._reader))
             self._ahead, self._ahead_start = self.prepare(self._reader.read(self.document, stop)), self.document
+            tokens = sum(example.source_length for example in self._ahead if example is not None)
+            enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
+            self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
             place = 0
         return self._ahead[place]
 
@@ -94,13 +96,13 @@ class Documents:
             example = self.peek()
             self.advance()
             if example is not None:
-                self._fruitless = 0
                 self.count(example)
                 return example
             self.skipped()
 
     def count(self, example: Example) -> None:
         """Note a document that is used."""
+        self._fruitless = 0
         self.counts.documents += 1
         if example.truncated:
             self.counts.truncated += 1
@@ -110,15 +112,20 @@ class Documents:
         """Note a document that gives nothing, and stop when none does."""
         self.counts.dropped += 1
         self._fruitless += 1
-        rows = self.order.source.num_rows or 1_000_000
-        if self._fruitless > rows + READ_AHEAD:
+        rows = self.order.epoch_rows
+        if rows is not None and self._fruitless > rows:
             raise DataError(f"no document of the {self.order.source.name} data gives anything to learn from")
 
     def state(self) -> dict[str, int]:
-        return {"block": self.block, "document": self.document, **counts_state(self.counts)}
+        """Where this lane stands, and what it counted. ``blocks`` is the length of an epoch, 0 while unknown."""
+        place = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
+        return {**place, **counts_state(self.counts)}
 
     def restore(self, state: dict[str, int]) -> None:
-        self.seek(state["block"], state["document"])
+        """Continue at a state."""
+        self.block, self.document = state["block"], state["document"]
+        self._reader, self._ahead = None, []
+        self.order.claim(self.lane, self.block, state.get("blocks", 0))
         self.counts = Counts(**{name: state[name] for name in COUNTS})
 
 
@@ -150,7 +157,6 @@ class PackedLane:
                 self.documents.advance()
                 self.documents.skipped()
                 continue
-            self.documents._fruitless = 0
             take = min(room, len(example.tokens) - self.offset)
             pieces.append((example, self.offset, take))
             room -= take

@@ -90,7 +90,9 @@ class TrainStream:
             before = dict(part.split("=", 1) for part in state["order"].split())
             now = dict(part.split("=", 1) for part in self.fingerprint.split())
             changed = [
-                f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value
+                f"{name} {before.get(name)} -> {now.get(name)}"
+                for name in before | now
+                if before.get(name) != now.get(name)
             ]
             raise ConfigError(f"the order of the data changed since the checkpoint: {', '.join(changed)}")
         for number, lane in self.lanes.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,6 @@ ORDER_VERSION = 1
 """Raised when the same settings would give another order."""
 BLOCKS_PER_LANE = 4
 """A small corpus is cut finer, so that every lane has at least this many blocks an epoch (down to one row a block)."""
-BLOCKS_KEPT_PER_LANE = 2
-"""Of a stream: lanes drift apart by a block or so, and a block must wait until its lane asks for it."""
 
 
 class BlockOrder:
@@ -40,18 +38,42 @@ class BlockOrder:
         self, source: Source, *, seed: int, shuffle: bool, block_rows: int, lanes: int, chunk_rows: int = 16
     ) -> None:
         self.source, self.seed, self.shuffle, self.lanes = source, seed, shuffle, lanes
-        self.n_blocks: int | None = None
+        self._n_blocks: int | None = None
         if source.num_rows is not None:
             block_rows = max(min(block_rows, source.num_rows // (lanes * BLOCKS_PER_LANE)), 1)
             self.chunk_rows = max(min(chunk_rows, block_rows // 4), 1)
             block_rows -= block_rows % self.chunk_rows
             self.n_chunks = -(-source.num_rows // self.chunk_rows)
             self.chunks_per_block = block_rows // self.chunk_rows
-            self.n_blocks = -(-self.n_chunks // self.chunks_per_block)
+            self._n_blocks = -(-self.n_chunks // self.chunks_per_block)
         else:
             self.chunk_rows = block_rows
         self.block_rows = block_rows
-        self._stream = StreamBlocks(source, block_rows, BLOCKS_KEPT_PER_LANE * lanes)
+        self._stream = StreamBlocks(source, block_rows, lanes)
+
+    @property
+    def n_blocks(self) -> int | None:
+        """Blocks in an epoch; None for a stream that has not been read to its end yet."""
+        return self._n_blocks if self.source.num_rows is not None else self._stream.n_blocks
+
+    @property
+    def epoch_rows(self) -> int | None:
+        """Rows in an epoch (of a stream: rounded up to whole blocks), where known."""
+        if self.source.num_rows is not None or self.n_blocks is None:
+            return self.source.num_rows
+        return self.n_blocks * self.block_rows
+
+    def claim(self, lane: int, block: int, n_blocks: int = 0) -> None:
+        """Lane ``lane`` goes on at ``block``: what a stream passes on its way there is kept for it.
+
+        Args:
+            lane: number of the lane.
+            block: the next one it will read.
+            n_blocks: blocks in an epoch of a stream, where a saved state knows (0: unknown).
+        """
+        self._stream.claim(lane, block)
+        if n_blocks and self.source.num_rows is None:
+            self._stream.n_blocks = n_blocks
 
     def fingerprint(self) -> str:
         """Everything that fixes the order, as one line of ``name=value``."""
@@ -65,19 +87,10 @@ class BlockOrder:
         }
         return " ".join(f"{name}={value}" for name, value in values.items())
 
-    def locate(self, block: int) -> tuple[int, int]:
-        """``(epoch, block of that epoch)``; reads a stream to its end when it must."""
-        if self.n_blocks is None:
-            if self._stream.has(block):
-                return 0, block
-            self.n_blocks = self._stream.n_blocks
-            assert self.n_blocks is not None
-        return divmod(block, self.n_blocks)
-
     def rows(self, block: int) -> np.ndarray:
         """Row numbers of a block of an indexed source, in the order they are read."""
-        assert self.source.num_rows is not None
-        epoch, number = self.locate(block)
+        assert self.source.num_rows is not None and self._n_blocks is not None
+        epoch, number = divmod(block, self._n_blocks)
         first = number * self.chunks_per_block
         chunks = np.arange(first, min(first + self.chunks_per_block, self.n_chunks))
         if self.shuffle:
@@ -90,8 +103,8 @@ class BlockOrder:
         """The rows of a block, to be read in parts."""
         if self.source.num_rows is not None:
             return BlockReader(self.source, self.rows(block))
-        epoch, number = self.locate(block)
-        found = self._stream.read(number)
+        found = self._stream.read(block)
+        epoch, number = divmod(block, self.n_blocks) if self.n_blocks else (0, block)
         order = generator(self.seed, epoch, number).permutation(len(found)) if self.shuffle else range(len(found))
         return BlockReader(None, [found[place] for place in order])
 
@@ -112,44 +125,59 @@ class BlockReader:
 
 
 class StreamBlocks:
-    """Consecutive blocks of a stream. Lanes ask for near ones, so a few are kept; going back scans again."""
+    """Consecutive blocks of a stream, numbered on through its passes.
 
-    def __init__(self, source: Source, block_rows: int, keep: int) -> None:
-        self.source, self.block_rows, self.keep = source, block_rows, keep
+    Lanes drift apart, so that a block may be passed long before its lane asks for it: a passed block is kept until
+    then. Asking for one that went by scans the stream again, from the first block that any lane still needs.
+    """
+
+    def __init__(self, source: Source, block_rows: int, lanes: int) -> None:
+        self.source, self.block_rows, self.lanes = source, block_rows, lanes
         self.n_blocks: int | None = None
-        self._cache: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
+        self._wanted: dict[int, int] = {}
+        self._kept: dict[int, list[dict[str, Any]]] = {}
         self._scan: Iterator[dict[str, Any]] | None = None
         self._next = 0
+        self._empty_pass = True
 
-    def has(self, block: int) -> bool:
-        """Whether the stream reaches block ``block``; learns ``n_blocks`` when it does not."""
-        if self.n_blocks is not None:
-            return block < self.n_blocks
-        if block in self._cache or block < self._next:
-            return True
-        return self._advance_to(block)
+    def claim(self, lane: int, block: int) -> None:
+        """Keep blocks of ``lane`` from ``block`` on."""
+        self._wanted[lane] = block
+        self._kept = {g: rows for g, rows in self._kept.items() if g % self.lanes != lane or g >= block}
 
     def read(self, block: int) -> list[dict[str, Any]]:
-        """Rows of block ``block`` in the stream's order."""
-        if block not in self._cache and not self._advance_to(block):
-            raise IndexError(f"block {block} is beyond the end of the stream")
-        self._cache.move_to_end(block)
-        return self._cache[block]
+        """Rows of block ``block``, in the stream's order; its lane is expected to ask for its next one then.
 
-    def _advance_to(self, block: int) -> bool:
-        if self._scan is None or block < self._next:
-            self._next = block
-            self._scan = self.source.scan(block * self.block_rows)
-        while self._next <= block:
-            rows = [row for row, _ in zip(self._scan, range(self.block_rows), strict=False)]
-            if rows:
-                self._cache[self._next] = rows
-                while len(self._cache) > self.keep:
-                    self._cache.popitem(last=False)
-                self._next += 1
-            if len(rows) < self.block_rows:
-                if self._next == 0:
-                    raise DataError(f"the {self.source.name} data has no rows")
-                self.n_blocks, self._scan = self._next, None
-                return block < self.n_blocks
-        return True
+        Raises:
+            DataError: the stream is empty, or has another number of rows than in the pass before.
+        """
+        lane = block % self.lanes
+        self.claim(lane, block)
+        if block not in self._kept and (self._scan is None or block < self._next):
+            self._start(min(g for g in self._wanted.values() if g not in self._kept))
+        while block not in self._kept:
+            self._advance()
+        self._wanted[lane] = block + self.lanes
+        return self._kept.pop(block)
+
+    def _start(self, block: int) -> None:
+        """Scan from ``block``, or from the beginning as long as the length of a pass is unknown."""
+        self._next = block if self.n_blocks else 0
+        self._scan = self.source.scan(self._next % (self.n_blocks or 1) * self.block_rows)
+
+    def _advance(self) -> None:
+        """Read one block, and go over to the next pass when the stream ends."""
+        assert self._scan is not None
+        rows = list(islice(self._scan, self.block_rows))
+        if rows:
+            if self._wanted.get(self._next % self.lanes, self._next + 1) <= self._next:
+                self._kept[self._next] = rows
+            self._next += 1
+            self._empty_pass = False
+        if len(rows) < self.block_rows:
+            if not self._next:
+                raise DataError(f"the {self.source.name} data has no rows")
+            self.n_blocks = self.n_blocks or self._next
+            if self._next % self.n_blocks or self._empty_pass:
+                raise DataError(f"the {self.source.name} data changed: a second pass has another number of rows")
+            self._scan, self._empty_pass = self.source.scan(0), True

@@ -6,15 +6,16 @@ Reading and memory-mapping is the business of the ``datasets`` library; here are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from lightning_nlp.data import files
+from lightning_nlp.data.hub import open_hub
 from lightning_nlp.data.permutation import share
+from lightning_nlp.data.reading import Files, root_cause
 from lightning_nlp.errors import ConfigError, DataError, nearest
 
 Row = dict[str, Any]
@@ -56,51 +57,78 @@ class Source(Protocol):
 
 
 class Columns:
-    """Maps our fields to columns and checks values."""
+    """Maps our fields to columns and checks values.
 
-    def __init__(self, name: str, fields: dict[str, str], known: list[str] | None) -> None:
-        self.name, self.fields = name, fields
-        self.has_id = known is not None and "id" in known and "id" not in fields
-        for field, column in fields.items():
-            if known is not None and column not in known:
-                hint = nearest(column, known) or f" (columns: {', '.join(known)})"
-                raise ConfigError(f"data.{field}_column '{column}' is not in the {name} data{hint}")
+    Args:
+        name: of the split; begins the id of a row that has none of its own.
+        fields: ``{our field: column}``.
+        known: all columns, where they are known before reading.
+        files: where the rows lie, for messages.
+    """
+
+    def __init__(self, name: str, fields: dict[str, str], known: list[str] | None, files: Files | None) -> None:
+        self.name, self.fields, self.files = name, fields, files
+        if known is not None:
+            self._check(known)
+
+    def _check(self, known: list[str]) -> None:
+        for field, column in self.fields.items():
+            if column not in known:
+                hint = f"{nearest(column, known)} (columns: {', '.join(known)})"
+                raise ConfigError(f"data.{field}_column '{column}' is not in the {self.name} data{hint}")
+
+    def _place(self, number: int) -> str:
+        return self.files.place(number) if self.files is not None else f"{self.name} row {number}"
 
     def row(self, number: int, values: Row) -> Row:
-        """Our fields and an ``id``.
+        """Our fields and an ``id``: the row's own, or split and row number.
 
         Raises:
-            DataError: a missing text; names the row.
+            ConfigError: a column that no row has.
+            DataError: a missing value, or a text that is none; names file and row.
         """
-        identity = str(values["id"]) if self.has_id and values.get("id") is not None else f"{self.name}:{number}"
-        found: Row = {"id": identity}
+        identity = values.get("id") if "id" not in self.fields else None
+        found: Row = {"id": f"{self.name}:{number}" if identity is None else str(identity)}
         for field, column in self.fields.items():
             value = values.get(column)
-            if value is None:
-                raise DataError(f"{self.name} row {number}: column '{column}' is empty")
+            if value is None or (value == "" and field != "text"):
+                self._check(list(values))
+                raise DataError(f"{self._place(number)}: column '{column}' is empty")
             if field == "text" and not isinstance(value, str):
-                raise DataError(f"{self.name} row {number}: column '{column}' holds {type(value).__name__}, not text")
+                raise DataError(f"{self._place(number)}: column '{column}' holds {type(value).__name__}, not text")
             found[field] = value
         return found
 
 
 class IndexedSource:
-    """Random access to a memory-mapped Arrow dataset."""
+    """Random access to a memory-mapped Arrow dataset.
 
-    def __init__(self, name: str, dataset: Any, fields: dict[str, str], fingerprint: str) -> None:
-        self.name, self.dataset, self.fingerprint = name, dataset, fingerprint
+    Args:
+        name: of the split.
+        dataset: the rows.
+        columns: maps them.
+        fingerprint: of the content.
+        numbers: of the rows in the files, where the dataset is a selection of them.
+    """
+
+    def __init__(
+        self, name: str, dataset: Any, columns: Columns, fingerprint: str, numbers: np.ndarray | None = None
+    ) -> None:
+        self.name, self.columns, self.fingerprint, self.numbers = name, columns, fingerprint, numbers
         self.num_rows: int | None = len(dataset)
-        self.columns = Columns(name, fields, list(dataset.column_names))
         if not self.num_rows:
             raise DataError(f"the {name} data has no rows")
+        wanted = {*columns.fields.values(), "id"}  # decoding columns nobody asked for costs time
+        self.dataset = dataset.select_columns([name for name in dataset.column_names if name in wanted])
 
     def read(self, indices: np.ndarray) -> list[Row]:
-        batch = self.dataset[np.asarray(indices).tolist()]
-        names = list(batch)
-        rows = zip(*(batch[name] for name in names), strict=True)
+        indices = np.asarray(indices)
+        batch = self.dataset[indices.tolist()]
+        numbers = indices if self.numbers is None else self.numbers[indices]
+        names, rows = list(batch), zip(*batch.values(), strict=True)
         return [
             self.columns.row(int(number), dict(zip(names, values, strict=True)))
-            for number, values in zip(indices, rows, strict=True)
+            for number, values in zip(numbers, rows, strict=True)
         ]
 
     def scan(self, start: int) -> Iterator[Row]:
@@ -110,7 +138,17 @@ class IndexedSource:
 
 
 class StreamSource:
-    """Sequential access to an iterable dataset; rows may be filtered by number."""
+    """Sequential access to an iterable dataset.
+
+    Args:
+        name: of the split.
+        dataset: the rows.
+        columns: maps them.
+        fingerprint: of the content.
+        keep: range of hashed row numbers that belongs to the split.
+        take: rows after which to stop.
+        explain: turns what the library raises into one line.
+    """
 
     num_rows: int | None = None
 
@@ -118,21 +156,22 @@ class StreamSource:
         self,
         name: str,
         dataset: Any,
-        fields: dict[str, str],
+        columns: Columns,
         fingerprint: str,
+        *,
         keep: tuple[float, float] = (0.0, 1.0),
         take: int | None = None,
+        explain: Callable[[Exception], Exception],
     ) -> None:
-        self.name, self.dataset, self.fingerprint, self.keep, self.take = name, dataset, fingerprint, keep, take
-        known = dataset.column_names
-        self.columns = Columns(name, fields, list(known) if known else None)
+        self.name, self.dataset, self.columns, self.fingerprint = name, dataset, columns, fingerprint
+        self.keep, self.take, self.explain = keep, take, explain
 
     def read(self, indices: np.ndarray) -> list[Row]:
         raise TypeError("a stream can only be scanned")
 
     def scan(self, start: int) -> Iterator[Row]:
         kept = 0
-        for number, values in enumerate(self.dataset):
+        for number, values in self._numbered():
             if self.keep != (0.0, 1.0):
                 place = float(share(np.array([number]), SPLIT_KEY)[0])
                 if not self.keep[0] <= place < self.keep[1]:
@@ -142,6 +181,17 @@ class StreamSource:
             kept += 1
             if kept > start:
                 yield self.columns.row(number, values)
+
+    def _numbered(self) -> Iterator[tuple[int, Row]]:
+        rows = enumerate(self.dataset)
+        while True:
+            try:
+                found = next(rows, None)
+            except Exception as error:  # the library raises a dozen kinds for malformed content
+                raise self.explain(error) from error
+            if found is None:
+                return
+            yield found
 
 
 def open_splits(config: SourceConfig, fields: dict[str, str], names: dict[str, str] | None = None) -> dict[str, Source]:
@@ -156,64 +206,56 @@ def open_splits(config: SourceConfig, fields: dict[str, str], names: dict[str, s
         ConfigError: nothing at that path, or columns it does not have; one line.
         DataError: content that cannot be read.
     """
-    path = config.path
+    path, on_disk, smaller = config.path, {}, ""
     if isinstance(path, str) and path.startswith("hf:"):
-        opened, fingerprint = open_hub(path[3:], config), f"hub:{path[3:]}:{config.hub_config}"
+        opened, content = open_hub(path[3:], config.hub_config, config.streaming)
     else:
         groups, kind = files.find(path, config.format)
-        opened, fingerprint = files.load(groups, kind, config.text_unit, config.streaming), files.fingerprint(groups)
-    fingerprint = hashlib.sha256(f"{fingerprint}|{config}".encode()).hexdigest()[:16]
-    splits: dict[str, Source] = {}
+        on_disk = {split: Files(split, tuple(paths), kind) for split, paths in groups.items()}
+        opened = {split: found.load(config.text_unit, config.streaming) for split, found in on_disk.items()}
+        content = f"{files.fingerprint(groups)}|{kind}|{config.text_unit}"
+        if kind == "text":
+            smaller = {"document": "paragraph or line", "paragraph": "line"}.get(config.text_unit, "")
     fraction = 0.0 if "validation" in opened else config.validation_fraction
-    for name, dataset in opened.items():
-        if fraction and name == "train":
-            splits |= hash_split(dataset, fields, fingerprint, fraction, config.take)
-        elif hasattr(dataset, "__len__"):
-            taken = dataset.select(range(min(config.take, len(dataset)))) if config.take else dataset
-            splits[name] = IndexedSource((names or {}).get(name, name), taken, fields, fingerprint)
+    # What the rows are, not where they lie: a corpus may be moved, or read on another machine, within one run.
+    settings = f"{content}|{fields}|{config.streaming}|{fraction}|{config.take}"
+    fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    splits: dict[str, Source] = {}
+    for split, dataset in opened.items():
+        name = (names or {}).get(split, split)
+        held = {"validation": (0.0, fraction), "train": (fraction, 1.0)} if fraction and split == "train" else {}
+        if hasattr(dataset, "__len__"):
+            rows = min(len(dataset), config.take or len(dataset))
+            if rows == 1 and held:
+                hint = f": set data.text_unit to {smaller}" if smaller else ""
+                raise ConfigError(f"data.path '{path}' is one single row, and none is left for validation{hint}")
+            numbers = hash_split(rows, fraction) if held else {name: None}
+            for part, chosen in numbers.items():
+                columns = Columns(part, fields, list(dataset.column_names), on_disk.get(split))
+                taken = dataset.select(range(rows) if chosen is None else chosen)
+                splits[part if held else split] = IndexedSource(part, taken, columns, fingerprint, chosen)
         else:
-            splits[name] = StreamSource((names or {}).get(name, name), dataset, fields, fingerprint, take=config.take)
-    return splits
+            known = list(dataset.column_names) if dataset.column_names else None
+            for part, keep in (held or {name: (0.0, 1.0)}).items():
+                columns = Columns(part, fields, known, on_disk.get(split))
+                explain = on_disk[split].explain if split in on_disk else unreadable
+                splits[part if held else split] = StreamSource(
+                    part, dataset, columns, fingerprint, keep=keep, take=config.take, explain=explain
+                )
+    return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
 
 
-def hash_split(
-    dataset: Any, fields: dict[str, str], fingerprint: str, fraction: float, take: int | None
-) -> dict[str, Source]:
-    """Hold out a share of the rows for validation, by a stable hash of their number."""
-    if not hasattr(dataset, "__len__"):
-        kept = StreamSource("train", dataset, fields, fingerprint, (fraction, 1.0), take)
-        held = StreamSource("validation", dataset, fields, fingerprint, (0.0, fraction), take)
-        return {"train": kept, "validation": held}
-    rows = min(len(dataset), take) if take else len(dataset)
+def unreadable(error: Exception) -> Exception:
+    """What to say of a stream that broke."""
+    return error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
+
+
+def hash_split(rows: int, fraction: float) -> dict[str, np.ndarray]:
+    """Numbers of the rows for training and of those held out for validation, by a stable hash of the number."""
     places = share(np.arange(rows), SPLIT_KEY)
-    held_rows = np.flatnonzero(places < fraction)
-    if not len(held_rows):  # a tiny corpus still gets one row to look at
-        held_rows = np.array([int(places.argmin())]) if rows > 1 else np.array([], dtype=np.int64)
-    kept_rows = np.setdiff1d(np.arange(rows), held_rows)
-    if not len(kept_rows):
-        raise DataError("the train data has no rows")
-    splits: dict[str, Source] = {"train": IndexedSource("train", dataset.select(kept_rows), fields, fingerprint)}
-    if len(held_rows):
-        splits["validation"] = IndexedSource("validation", dataset.select(held_rows), fields, fingerprint)
-    return splits
-
-
-def open_hub(name: str, config: SourceConfig) -> dict[str, Any]:
-    """A dataset of the Hub, or one saved with ``save_to_disk``.
-
-    Raises:
-        ConfigError: it cannot be found or needs code of its own.
-    """
-    import datasets
-
-    files.quieten()
-    try:
-        if Path(name).is_dir():
-            found = datasets.load_from_disk(name)
-            found = found if isinstance(found, dict) else {"train": found}
-        else:
-            found = datasets.load_dataset(name, config.hub_config, streaming=config.streaming)
-    except Exception as error:  # the library raises a dozen kinds for "not to be had"
-        raise ConfigError(f"cannot open hf:{name}: {str(error).splitlines()[0] if str(error) else error!r}") from error
-    aliases = {"validation": "validation", "valid": "validation", "dev": "validation", "train": "train", "test": "test"}
-    return {aliases[split]: dataset for split, dataset in found.items() if split in aliases}
+    held = places < fraction
+    if rows and not held.any():  # a tiny corpus still gets one row to look at
+        held[int(places.argmin())] = True
+    if rows and held.all():
+        held[int(places.argmax())] = False
+    return {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}

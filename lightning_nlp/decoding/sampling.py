@@ -38,19 +38,25 @@ class GenerationConfig:
 
 
 def keep_top_k(scores: Tensor, k: int) -> Tensor:
-    """Set all but the k highest of ``scores [B, V]`` to -inf."""
+    """Set all but the k highest of ``scores [B, V]`` to -inf; of equals at the border, as many as fit stay."""
     if k >= scores.shape[-1]:
         return scores
-    lowest = scores.topk(k, dim=-1).values[:, -1:]
-    return scores.masked_fill(scores < lowest, -math.inf)
+    values, indices = scores.topk(k, dim=-1)
+    return torch.full_like(scores, -math.inf).scatter_(-1, indices, values)
 
 
 def keep_top_p(scores: Tensor, p: float) -> Tensor:
-    """Keep the smallest set of likeliest tokens whose probability reaches ``p``; at least one."""
+    """Of ``scores [B, V]`` keep the smallest set of likeliest tokens whose probability reaches ``p``; at least one.
+
+    The others become -inf (nucleus sampling, Holtzman et al. 2020).
+    """
+    if p >= 1:
+        return scores
     ordered, order = scores.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
     ordered = ordered.masked_fill(before >= p, -math.inf)
+    ordered[..., 0] = scores.amax(-1)
     return torch.empty_like(scores).scatter_(-1, order, ordered)
 
 
@@ -58,7 +64,8 @@ def next_token(logits: Tensor, config: GenerationConfig, generator: torch.Genera
     """One token a row from ``logits [B, V]``: ``[B]``."""
     if config.temperature == 0:
         return logits.max(-1).indices  # faster than argmax in bfloat16 on a CPU
-    scores = logits.float() / config.temperature
+    scores = logits.float()
+    scores = (scores - scores.amax(-1, keepdim=True)) / max(config.temperature, 1e-30)  # the best stays 0: no overflow
     if config.top_k is not None:
         scores = keep_top_k(scores, config.top_k)
     if config.top_p is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import errno
 import hashlib
 import inspect
 import json
@@ -15,7 +17,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-SKIPPED = {"site-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__", "idle_test"}
+from lightning_nlp.errors import ConfigError
+
+SKIPPED = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "__pycache__",
+    "idle_test",
+}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -58,10 +72,18 @@ def split_by_name(name: str) -> str:
 def write(directory: Path, splits: dict[str, list[dict[str, Any]]], about: dict[str, Any]) -> dict[str, Any]:
     """Write ``{split}.jsonl`` and ``info.json``: all of them, or none.
 
+    Several processes may do so at once: the directory is always a whole one.
+
     Returns:
         What stands in ``info.json``, with the number of rows of each split.
+
+    Raises:
+        ConfigError: the directory holds something else, which is not ours to replace.
     """
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / "info.json").is_file():
+        raise ConfigError(f"'{directory}' holds something that is no sample corpus: move it away")
     directory.parent.mkdir(parents=True, exist_ok=True)
+    old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         for split, rows in splits.items():
@@ -70,11 +92,16 @@ def write(directory: Path, splits: dict[str, list[dict[str, Any]]], about: dict[
         about = {**about, "rows": {split: len(rows) for split, rows in splits.items()}}
         (work / "info.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         work.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(work, directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(directory, old)
+        try:
+            os.replace(work, directory)
+        except OSError as error:  # another process was faster, with the same content
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return about
 
 

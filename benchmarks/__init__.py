@@ -1,0 +1,1 @@
+"""Measurements beside simple baselines and peers; not run by the tests."""

@@ -1,0 +1,87 @@
+"""Sampling filters against tables made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lightning_nlp.decoding.sampling import GenerationConfig, keep_top_k, keep_top_p, next_token
+from lightning_nlp.errors import ConfigError
+
+NONE = -math.inf
+
+
+@pytest.mark.parametrize(
+    ("scores", "k", "expected"),
+    [
+        ([1.0, 3.0, 2.0], 1, [NONE, 3.0, NONE]),
+        ([1.0, 3.0, 2.0], 2, [NONE, 3.0, 2.0]),
+        ([1.0, 3.0, 2.0], 3, [1.0, 3.0, 2.0]),
+        ([1.0, 3.0, 2.0], 9, [1.0, 3.0, 2.0]),
+        ([-5.0, -1.0, NONE], 2, [-5.0, -1.0, NONE]),
+    ],
+)
+def test_top_k(scores, k, expected):
+    assert keep_top_k(torch.tensor([scores]), k).tolist() == [expected]
+
+
+def test_top_k_of_equals_keeps_k():
+    assert torch.isfinite(keep_top_k(torch.zeros(1, 8), 3)).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "p", "kept"),
+    [
+        ([0.5, 0.25, 0.125, 0.125], 0.4, [True, False, False, False]),
+        ([0.5, 0.25, 0.125, 0.125], 0.5, [True, False, False, False]),
+        ([0.5, 0.25, 0.125, 0.125], 0.51, [True, True, False, False]),
+        ([0.125, 0.25, 0.125, 0.5], 0.75, [False, True, False, True]),
+        ([0.125, 0.25, 0.125, 0.5], 1.0, [True, True, True, True]),
+        ([0.5, 0.25, 0.125, 0.125], 1e-9, [True, False, False, False]),
+    ],
+)
+def test_top_p(probabilities, p, kept):
+    scores = torch.tensor([probabilities]).log()
+    found = keep_top_p(scores, p)
+    assert torch.isfinite(found)[0].tolist() == kept
+    torch.testing.assert_close(found[torch.isfinite(found)], scores[torch.isfinite(found)])
+
+
+def draw(count: int, **given: object) -> torch.Tensor:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(count, 4)
+    tokens = next_token(logits, GenerationConfig(**given), torch.Generator().manual_seed(0))
+    return torch.bincount(tokens, minlength=4) / count
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, [1, 0, 0, 0]),
+        ({"temperature": 1.0}, [0.5, 0.3, 0.15, 0.05]),
+        ({"temperature": 0.5}, [0.6849, 0.2466, 0.0616, 0.0068]),  # squares, made to sum to one
+        ({"temperature": 1.0, "top_k": 2}, [0.625, 0.375, 0, 0]),
+        ({"temperature": 1.0, "top_p": 0.9}, [0.5263, 0.3158, 0.1579, 0]),
+        ({"temperature": 1.0, "top_k": 3, "top_p": 0.5}, [1, 0, 0, 0]),
+        ({"temperature": 1e-40}, [1, 0, 0, 0]),
+    ],
+)
+def test_tokens_come_as_often_as_they_should(given, expected):
+    assert draw(20_000, **given).tolist() == pytest.approx(expected, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"temperature": -0.1}, "temperature must be 0 or more"),
+        ({"temperature": math.nan}, "temperature must be 0 or more"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 0.0}, "top_p must be in"),
+        ({"top_p": 1.1}, "top_p must be in"),
+    ],
+)
+def test_impossible_settings_are_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        GenerationConfig(**given)
