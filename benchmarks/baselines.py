@@ -1,6 +1,6 @@
 """Unigram and bigram models on the very tokens a run was validated on: what counting alone achieves.
 
-    python -m benchmarks.baselines --run runs/quickstart
+python -m benchmarks.baselines --run runs/quickstart
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from lightning_nlp.backbone.masks import AttentionMask
 
 PRODUCTS_LIMIT = 1024
 """Keys up to which plain matrix products are used on a CPU in bfloat16."""
+PIECES_LIMIT = 256
+"""Length up to which, with those products, one masked row costs less than its documents one by one."""
 
 
 def attend(
@@ -33,11 +35,13 @@ def attend(
     Returns:
         ``[B, H, T, Dh]``.
     """
-    if query.device.type == "cpu" and mask.splits and not mask.plain:
-        return per_document(query, key, value, mask, dropout, scale)
-    kernel = products if prefers_products(query, key) else fused
+    short = prefers_products(query, key)
+    kernel = products if short else fused
     if mask.plain:
         return kernel(query, key, value, None, mask.causal, dropout, scale)
+    in_pieces = query.device.type == "cpu" and not (short and key.shape[2] <= PIECES_LIMIT)
+    if in_pieces and mask.splits:
+        return per_document(query, key, value, mask, dropout, scale)
     visible, empty = mask.for_kernel(query.shape[2], key.shape[2], query.device)
     output = kernel(query, key, value, visible, False, dropout, scale)
     return output if empty is None else output.masked_fill(empty, 0.0)

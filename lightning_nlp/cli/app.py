@@ -237,7 +237,7 @@ class CommandLine(LightningCLI):
         if self.checkpoint is not None and step == before:
             self.say(f"run {self.run_path} is finished: {step} steps done")
         else:
-            self.say(f"finished at step {step}: {self.run_path}")
+            self.say(f"finished at step {step}: {self.run_path} ({self.datamodule.summary()})")
 
     def validate(self, **kwargs: Any) -> None:
         self._evaluate("validate", kwargs)

@@ -123,11 +123,13 @@ def split_of(file: Path, entry: str) -> str:
 
     The folder counts only below what the user named: with ``data/test/a.txt`` or ``/home/dev`` nobody meant a split.
     """
-    steps = len(file.parts) - len(Path(entry).parts) if Path(entry).is_dir() else 0
-    if glob.has_magic(entry):
-        steps = len(Path(entry).parts) - next(i for i, part in enumerate(Path(entry).parts) if glob.has_magic(part))
-    folders = [file.parent.name] if steps > 1 else []
-    for name in [file.stem, *folders]:
+    given = Path(entry).expanduser()
+    magic = [place for place, part in enumerate(given.parts) if glob.has_magic(part)]
+    if given.is_dir():
+        below = file.parts[len(given.parts) : -1]
+    else:
+        below = file.parts[magic[0] : -1] if magic and not given.is_file() else ()
+    for name in [file.stem, *below[-1:]]:
         if (split := split_word(name)) is not None:
             return split
     return "train"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ READ_AHEAD = 64
 """Documents read and tokenised at once, at most; has no influence on what comes out."""
 READ_AHEAD_TOKENS = 16384
 """Of long documents fewer are read at once: every lane holds its own, and all of them wait for the first batch."""
+PATIENCE = 100
+"""Epochs' worth of useless documents after which a lane gives up, although other lanes fare better."""
 BUCKET_STREAM = 7
 """Keeps the random numbers of bucket order apart from those of block order."""
 
@@ -61,6 +64,7 @@ class Documents:
         self._ahead_count = 1
         self.counts = Counts()
         self._fruitless = 0
+        self._hopeful = False
         order.claim(lane, lane)
 
     def peek(self) -> Example | None:
@@ -109,12 +113,30 @@ class Documents:
             self.counts.tokens_cut += example.source_length - len(example.tokens)
 
     def skipped(self) -> None:
-        """Note a document that gives nothing, and stop when none does."""
+        """Note a document that gives nothing, and stop when there is none that does.
+
+        Raises:
+            DataError: no document gives anything, or never one of this lane.
+        """
         self.counts.dropped += 1
         self._fruitless += 1
-        rows = self.order.epoch_rows
-        if rows is not None and self._fruitless > rows:
-            raise DataError(f"no document of the {self.order.source.name} data gives anything to learn from")
+        rows, name = self.order.epoch_rows, self.order.source.name
+        if rows is None:
+            return
+        if self._fruitless >= rows and not self._hopeful:
+            self._hopeful = self._anything()
+            if not self._hopeful:
+                raise DataError(f"no document of the {name} data gives anything to learn from")
+        if self._fruitless > PATIENCE * rows:  # without shuffling, a lane may get the same documents again and again
+            raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
+
+    def _anything(self) -> bool:
+        """Whether a document of any lane gives something."""
+        rows = self.order.source.scan(0)
+        while chunk := list(islice(rows, READ_AHEAD)):
+            if any(example is not None and len(example.tokens) for example in self.prepare(chunk)):
+                return True
+        return False
 
     def state(self) -> dict[str, int]:
         """Where this lane stands, and what it counted. ``blocks`` is the length of an epoch, 0 while unknown."""
@@ -251,6 +273,7 @@ class BucketedLane:
 
     def restore(self, state: dict[str, int]) -> None:
         self.documents.restore(state)
+        self._start = self.documents.state()
         self.window = state["window"]
         self._rows, self.emitted = [], 0
         if state["emitted"]:

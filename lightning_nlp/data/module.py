@@ -17,7 +17,7 @@ import lightning.pytorch as L
 import torch.distributed
 
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
-from lightning_nlp.data.lanes import BucketedLane, PackedLane, Row
+from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Row
 from lightning_nlp.data.loader import EvalRows, TrainStream
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order import BlockOrder
@@ -29,6 +29,8 @@ from lightning_nlp.run.files import write_json
 if TYPE_CHECKING:
     from lightning_nlp.run.directory import RunDirectory
 
+GROUPS_PER_WINDOW = 512
+"""Batches a lane sorts by length at a time."""
 Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
 
 
@@ -109,6 +111,7 @@ class TextDataModule(L.LightningDataModule):
         self.predict_path: str | None = None
         self._stream: TrainStream | None = None
         self._restored: dict[str, Any] | None = None
+        self._lane_states: dict[str, dict[str, int]] = {}
 
     def _rows(self, size: int | None, tokens: int | None) -> int:
         if size is not None and tokens is not None:
@@ -298,13 +301,17 @@ class TextDataModule(L.LightningDataModule):
         def lane(number: int) -> PackedLane | BucketedLane:
             if self.packed:
                 return PackedLane(order, number, self.lanes, self.prepare, self.max_length)
+            batch = max(self.global_batch_size // self.lanes, 1)
+            rows = self.split("train").num_rows
+            # Wide windows leave little padding; wider than a lane's epoch, an example would meet itself in a batch.
+            window = GROUPS_PER_WINDOW * batch if rows is None else min(GROUPS_PER_WINDOW * batch, rows // self.lanes)
             return BucketedLane(
                 order,
                 number,
                 self.lanes,
                 self.prepare,
-                rows_per_window=64 * max(self.global_batch_size // self.lanes, 1),
-                rows_per_batch=max(self.global_batch_size // self.lanes, 1),
+                rows_per_window=window,
+                rows_per_batch=batch,
                 seed=order.seed,
             )
 
@@ -315,7 +322,10 @@ class TextDataModule(L.LightningDataModule):
             data_ranks=self.ranks,
             rank=self.rank,
             micro_batch=self.micro_batch_size,
-            fingerprint=f"{order.fingerprint()} length={self.max_length} tokenizer={self._tokenizer_hash()[:12]}",
+            fingerprint=(
+                f"{order.fingerprint()} length={self.max_length} global_batch_size={self.global_batch_size} "
+                f"tokenizer={self._tokenizer_hash()[:12]}"
+            ),
         )
         if self._restored is not None:
             self._stream.restore(self._restored)
@@ -345,7 +355,18 @@ class TextDataModule(L.LightningDataModule):
             shares: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(shares, own)
             own = {**own, "lanes": {lane: value for share in shares for lane, value in share["lanes"].items()}}
+        self._lane_states = own["lanes"]
         return {**state, "train": own}
+
+    def summary(self) -> str:
+        """What became of the documents read so far, over all ranks, as of the last checkpoint."""
+        counts = {name: sum(lane[name] for lane in self._lane_states.values()) for name in COUNTS}
+        text = f"{counts['documents']} documents read"
+        if counts["truncated"]:
+            text += f", {counts['truncated']} cut to {self.max_length} tokens ({counts['tokens_cut']} tokens lost)"
+        if counts["dropped"]:
+            text += f", {counts['dropped']} dropped (nothing to learn from)"
+        return text
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the position back; used when the training stream is made.

@@ -47,7 +47,7 @@ class BlockOrder:
             self.chunks_per_block = block_rows // self.chunk_rows
             self._n_blocks = -(-self.n_chunks // self.chunks_per_block)
         else:
-            self.chunk_rows = block_rows
+            self.chunk_rows = 1
         self.block_rows = block_rows
         self._stream = StreamBlocks(source, block_rows, lanes)
 
@@ -82,6 +82,7 @@ class BlockOrder:
             "seed": self.seed,
             "shuffle": self.shuffle,
             "block_rows": self.block_rows,
+            "chunk_rows": self.chunk_rows,
             "lanes": self.lanes,
             "source": self.source.fingerprint,
         }

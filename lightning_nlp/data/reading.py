@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ class Files:
                 options["features"] = datasets.Features({name: datasets.Value("string") for name in names})
         try:
             found = datasets.load_dataset(
-                READERS[self.kind], data_files={self.split: filled}, streaming=streaming, **options
+                READERS[self.kind],
+                data_files={self.split: [glob.escape(path) for path in filled]},
+                streaming=streaming,
+                **options,
             )
         except Exception as error:  # one of many kinds, with the reason in a cause; we look for the row ourselves
             raise self.explain(error) from error

@@ -77,7 +77,8 @@ class Columns:
                 hint = f"{nearest(column, known)} (columns: {', '.join(known)})"
                 raise ConfigError(f"data.{field}_column '{column}' is not in the {self.name} data{hint}")
 
-    def _place(self, number: int) -> str:
+    def place(self, number: int) -> str:
+        """Where row ``number`` stands, for a message."""
         return self.files.place(number) if self.files is not None else f"{self.name} row {number}"
 
     def row(self, number: int, values: Row) -> Row:
@@ -93,9 +94,9 @@ class Columns:
             value = values.get(column)
             if value is None or (value == "" and field != "text"):
                 self._check(list(values))
-                raise DataError(f"{self._place(number)}: column '{column}' is empty")
+                raise DataError(f"{self.place(number)}: column '{column}' is empty")
             if field == "text" and not isinstance(value, str):
-                raise DataError(f"{self._place(number)}: column '{column}' holds {type(value).__name__}, not text")
+                raise DataError(f"{self.place(number)}: column '{column}' holds {type(value).__name__}, not text")
             found[field] = value
         return found
 
@@ -123,13 +124,27 @@ class IndexedSource:
 
     def read(self, indices: np.ndarray) -> list[Row]:
         indices = np.asarray(indices)
-        batch = self.dataset[indices.tolist()]
+        try:
+            batch = self.dataset[indices.tolist()]
+        except UnicodeDecodeError as error:  # the library checks neither JSON nor Parquet strings when it opens them
+            files = self.columns.files
+            if files is not None and files.kind != "parquet":
+                raise files.explain(error) from error
+            raise DataError(f"{self._first_undecodable(indices)}: not UTF-8") from error
         numbers = indices if self.numbers is None else self.numbers[indices]
         names, rows = list(batch), zip(*batch.values(), strict=True)
         return [
             self.columns.row(int(number), dict(zip(names, values, strict=True)))
             for number, values in zip(numbers, rows, strict=True)
         ]
+
+    def _first_undecodable(self, indices: np.ndarray) -> str:
+        for index in indices.tolist():
+            try:
+                self.dataset[index]
+            except UnicodeDecodeError:
+                return self.columns.place(index if self.numbers is None else int(self.numbers[index]))
+        return f"the {self.name} data"
 
     def scan(self, start: int) -> Iterator[Row]:
         assert self.num_rows is not None

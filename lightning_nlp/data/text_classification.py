@@ -20,6 +20,7 @@ class TextClassificationData(TextDataModule):
         text_column: the column that holds the text.
         label_column: the column that holds the label (text or number).
         labels: names of the classes, in order; by default those of the training split, sorted.
+        lanes: fewer than for packed text, so that each holds enough neighbours of like length.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("text", "label")
@@ -33,9 +34,10 @@ class TextClassificationData(TextDataModule):
         text_column: str = "text",
         label_column: str = "label",
         labels: list[str] | None = None,
+        lanes: int = 4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(path, columns={"text": text_column, "label": label_column}, **kwargs)
+        super().__init__(path, lanes=lanes, columns={"text": text_column, "label": label_column}, **kwargs)
         if labels is not None and len(set(labels)) != len(labels):
             raise ConfigError("data.labels names a class twice")
         self.labels = labels

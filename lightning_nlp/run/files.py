@@ -30,7 +30,8 @@ def fsync_tree(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary name in the same directory, then rename."""
+    """Write through a temporary name in the same directory, which is made if need be, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)

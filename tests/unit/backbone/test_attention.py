@@ -19,6 +19,7 @@ LAYOUTS = {
     "left padding": [[0, 0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]],
     "documents": [[1, 1, 2, 2, 2, 3, 3], [1, 2, 2, 2, 2, 2, 2]],
     "ragged documents, padding within and after": [[1, 1, 0, 2, 2, 2, 0], [3, 3, 3, 4, 5, 0, 0]],
+    "padding within": [[1, 1, 0, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]],
     "an empty row": [[0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 2, 2, 3, 0]],
     "a segment in two pieces": [[1, 2, 1, 2, 1, 2, 1], [1, 1, 0, 1, 2, 2, 1]],
 }
@@ -86,8 +87,10 @@ def test_one_new_token_after_a_cache(keys, dtype):
     assert_like_reference(tensors((4, 2), 1, 5), mask, dtype, torch.ones(2, 1, dtype=torch.bool))
 
 
-def test_long_bfloat16_goes_through_the_fused_kernel(monkeypatch):
-    monkeypatch.setattr(attention, "PRODUCTS_LIMIT", 4)
+@pytest.mark.parametrize("limits", [(4, 256), (1024, 0), (0, 0)])
+def test_long_rows_in_bfloat16(monkeypatch, limits):
+    monkeypatch.setattr(attention, "PRODUCTS_LIMIT", limits[0])
+    monkeypatch.setattr(attention, "PIECES_LIMIT", limits[1])
     mask = AttentionMask(True, torch.tensor([[1, 1, 1, 2, 2, 2, 2], [1, 1, 1, 1, 1, 0, 0]]))
     assert_like_reference(tensors((4, 2), 7, 7), mask, torch.bfloat16, mask.query_segments > 0)
 
@@ -101,9 +104,10 @@ def test_cross_attention_sees_its_own_source():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_scale_is_respected(dtype):
-    mask = AttentionMask(True)
-    assert_like_reference(tensors((4, 2), 7, 7), mask, dtype, torch.ones(2, 7, dtype=torch.bool), 1.0)
+@pytest.mark.parametrize("layout", ["one full", "left padding", "documents"])
+def test_scale_is_respected(layout, dtype):
+    segments = torch.tensor(LAYOUTS[layout])
+    assert_like_reference(tensors((4, 2), 7, 7), AttentionMask(True, segments), dtype, segments > 0, 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -113,6 +117,7 @@ def test_scale_is_respected(dtype):
         (False, [[0, 0, 0], [1, 1, 1]], None),  # a padding row, both ways
         (True, [[0, 1, 1], [1, 1, 1]], None),  # causal, left padding
         (True, [[1, 2, 0], [0, 0, 0]], None),  # documents
+        (True, [[1, 2, 0], [3, 0, 0]], None),  # more documents than rows
         (False, [[1, 1, 1], [2, 2, 2]], [[2, 2, 0], [2, 2, 2]]),  # a source without the query's segment
     ],
 )
@@ -155,6 +160,7 @@ PLAIN = {
     "left padding": (False, False),
     "documents": (False, False),
     "ragged documents, padding within and after": (False, False),
+    "padding within": (False, False),
     "an empty row": (False, False),
     "a segment in two pieces": (False, False),
 }
@@ -186,7 +192,8 @@ def test_the_mask_tensor_is_made_once():
         (torch.float32, [[1, 1, 2, 2]], 4, "per_document"),
         (torch.float32, [[0, 0, 1, 1]], 4, "fused"),
         (torch.bfloat16, [[1, 1, 1, 0]], 4, "products"),
-        (torch.bfloat16, [[1, 1, 2, 2]], 4, "per_document"),
+        (torch.bfloat16, [[1, 1, 2, 2]], 4, "products"),
+        (torch.bfloat16, [[1] * 100 + [2] * 200], 300, "per_document"),
         (torch.bfloat16, None, 1025, "fused"),
     ],
 )

@@ -77,7 +77,7 @@ def test_bfloat16_keeps_the_digits_of_the_sum():
     weight = (torch.randn(2000, 32, generator=generator) * 0.1).bfloat16().requires_grad_()
     labels = torch.randint(0, 2000, (600,), generator=generator)
     exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
-    total, count = linear_cross_entropy(hidden, weight, labels, chunked=True)
+    total, count = linear_cross_entropy(hidden, weight, labels, chunked=True, chunk_rows=4)
     expected, _ = linear_cross_entropy(*exact, labels, chunked=False)
     assert total.dtype == count.dtype == torch.float32
     assert total.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -85,7 +85,7 @@ def test_bfloat16_keeps_the_digits_of_the_sum():
     expected.backward()
     for our, their in zip((hidden, weight), exact, strict=True):
         assert our.grad.dtype == torch.bfloat16
-        assert (our.grad.double() - their.grad).norm() < 0.01 * their.grad.norm()
+        assert (our.grad.double() - their.grad).norm() < 0.004 * their.grad.norm()
 
 
 @pytest.mark.parametrize("chunked", [True, False])

@@ -111,10 +111,7 @@ def test_restored_at_any_row(lengths, kind, cut, lanes, block_rows, seed, stream
         assert again.state() == {**whole[lane].state(), "blocks": again.state()["blocks"]}
 
 
-INITIAL = pytest.mark.xfail(strict=True, reason="BucketedLane.restore keeps the old _start when nothing was emitted")
-
-
-@pytest.mark.parametrize("cut", [pytest.param(0, marks=INITIAL), 1, 15, 16])
+@pytest.mark.parametrize("cut", [0, 1, 15, 16])
 def test_state_right_after_restore_is_what_was_restored(cut):
     for make in (lambda order: packed(order, 7)[0], lambda order: bucketed(order)[0]):
         lane, used = (make(make_order([5] * 40, lanes=2)) for _ in range(2))

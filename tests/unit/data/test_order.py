@@ -192,7 +192,6 @@ def test_the_fingerprint_names_every_setting(change, stream):
     assert {name} <= changed <= {name, "block_rows"}  # a small corpus is cut finer for more lanes
 
 
-@pytest.mark.xfail(strict=True, reason="chunk_rows fixes the order but is not in the fingerprint")
 def test_the_fingerprint_names_the_chunk_size():
     one, two = (make(10_000, block_rows=128, chunk_rows=rows) for rows in (16, 8))
     assert not np.array_equal(epoch(one, 0), epoch(two, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -25,8 +26,6 @@ def write(path: Path, rows) -> str:
     elif path.suffix == ".parquet":
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix in (".csv", ".tsv"):
-        import csv
-
         with path.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writeheader()
@@ -100,8 +99,6 @@ def test_the_id_column_is_used(tmp_path, streaming):
         tmp_path / "a.jsonl", [{"id": 7, "text": "a"}, {"id": None, "text": "b"}, {"id": "x", "text": "c"}][:2]
     )
     assert [row["id"] for row in opened(path, streaming=streaming)["train"].scan(0)] == ["7", "train:1"]
-    used = opened(path, {"text": "text", "id": "text"}, streaming=streaming)["train"]
-    assert next(used.scan(0))["id"] == "a"
 
 
 @pytest.mark.parametrize("how", ["folder", "glob", "list", "tilde", "slash"])
@@ -155,11 +152,14 @@ def test_a_list_of_files_keeps_its_order(tmp_path):
     assert texts(opened(paths)["train"]) == ["c", "a", "b"]
 
 
-@pytest.mark.parametrize("name", ["a[1].txt", "what?.txt", "a*b.txt", "with space.txt", "ünïcode.txt", "100%25.txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["a[1].txt", "a*.txt", "with space.txt", "ünï%20.txt"],
+)
 def test_odd_file_names(tmp_path, name):
-    write(tmp_path / name, "odd")
-    assert texts(opened(str(tmp_path / name))["train"]) == ["odd"]
-    assert texts(opened(str(tmp_path))["train"]) == ["odd"]
+    for other in (tmp_path / "a1.txt", tmp_path / "abc.txt"):
+        write(other, "another file")
+    assert texts(opened(write(tmp_path / name, "odd"))["train"]) == ["odd"]
 
 
 def test_a_single_file_is_training_data_whatever_its_name(tmp_path):
