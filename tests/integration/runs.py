@@ -179,6 +179,7 @@ def main() -> int:
         description="Random kills of `fit`; every resumed run must equal the unkilled one."
     )
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", default="KILL", help="KILL, TERM, INT or USR1")
     parser.add_argument("--work", type=Path, required=True, help="empty directory for runs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -186,8 +187,9 @@ def main() -> int:
     config = write_config(options.work / "tiny.yaml", corpus, max_steps=60)
     run("fit", "-c", config, "--root", options.work, "--name", "clean")
     clean, hits, seed = history(options.work / "clean"), 0, options.seed
+    number = getattr(signal, f"SIG{options.signal}")
     while hits < options.kills:
-        directory, hit = kill_and_resume(config, options.work, min(5, options.kills - hits), seed)
+        directory, hit = kill_and_resume(config, options.work, min(5, options.kills - hits), seed, number)
         hits, seed = hits + hit, seed + 1
         found = history(directory)
         if max(steps_back(directory), default=0) > 5:
