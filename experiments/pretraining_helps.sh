@@ -9,7 +9,7 @@ for seed in 1 2 3; do
   fit() { lightning-nlp fit -c experiments/debian_sections.yaml --root "$root" --overwrite --seed_everything $seed "$@"; }
   fit --name "pretrained-$seed" --init_from "$root/debian_lm"
   fit --name "scratch-$seed"
-  fit --name "scratch-long-$seed" --trainer.max_steps 2250
+  fit --name "scratch-long-$seed" --trainer.max_steps 1200
   for arm in pretrained scratch scratch-long; do
     echo "== $arm seed $seed"
     lightning-nlp test --run "$root/$arm-$seed"

@@ -121,6 +121,8 @@ class TransformerConfig:
             value = self.given.get(name, 1)  # what is derived from a wrong value is not a second mistake
             if value < 1:
                 found.append(f"backbone.{name} must be at least 1, not {value}")
+        if self.pad_id is not None and self.pad_id < 0:
+            found.append(f"backbone.pad_id must not be negative, not {self.pad_id}")
         for name in ABOVE_ZERO:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):

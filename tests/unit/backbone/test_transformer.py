@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.backbone.init import init_weights
+from lightning_nlp.backbone.init import RESIDUAL_OUTPUTS, init_weights
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
 
@@ -272,3 +272,20 @@ def test_every_parameter_of_a_packed_batch_gets_a_gradient():
     for name, weight in model.named_parameters():
         assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
         assert weight.grad.abs().max() > 0, name
+
+
+def test_residual_outputs_start_smaller_the_more_additions_their_stack_has():
+    config = TransformerConfig(
+        arrangement="encoder_decoder", vocab_size=50, d_model=128, n_heads=2, n_layers=2, n_encoder_layers=8
+    )
+    model = Transformer(config)
+    init_weights(model, config)
+    for stack, additions in (("encoder", 2 * 8), ("decoder", 3 * 2)):
+        outputs = [
+            module.weight
+            for name, module in model.named_modules()
+            if name.startswith(stack) and name.endswith(RESIDUAL_OUTPUTS)
+        ]
+        assert len(outputs) == additions
+        measured = torch.cat([weight.flatten() for weight in outputs]).std()
+        assert float(measured) == pytest.approx(config.init_std / additions**0.5, rel=0.02)
