@@ -30,7 +30,8 @@ from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.directory import RunDirectory
-from lightning_nlp.tasks.base import TaskModule, data_rank, data_ranks
+from lightning_nlp.run.ranks import data_rank, data_ranks
+from lightning_nlp.tasks.base import TaskModule
 
 
 class Trainer(L.Trainer):

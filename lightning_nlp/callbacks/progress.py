@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 
+from lightning_nlp.callbacks.log import MetricsLog
+
 if TYPE_CHECKING:
     from lightning_nlp.trainer import Trainer
 
@@ -84,8 +86,6 @@ class Progress(Callback):
 
 def trainer_log(trainer: Trainer) -> dict[str, float]:
     """The latest values of the log callback."""
-    from lightning_nlp.callbacks.log import MetricsLog
-
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, MetricsLog):
             return callback.last

@@ -6,9 +6,7 @@ evaluation are here. The position in the data is this module's state, as of the 
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import lightning.pytorch as L
 import torch.distributed
 
+from lightning_nlp.data.arithmetic import micro_batches, rows_of_batch
+from lightning_nlp.data.batches import Batches, EndlessBatches
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
 from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Row
 from lightning_nlp.data.loader import EvalRows, TrainStream
@@ -24,7 +24,7 @@ from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError
-from lightning_nlp.run.files import write_json
+from lightning_nlp.run.ranks import data_rank, data_ranks
 
 if TYPE_CHECKING:
     from lightning_nlp.run.directory import RunDirectory
@@ -100,7 +100,9 @@ class TextDataModule(L.LightningDataModule):
         for name, value in {"max_length": max_length, "lanes": lanes, "block_rows": block_rows}.items():
             if value < 1:
                 raise ConfigError(f"data.{name} must be at least 1, not {value}")
-        self.global_batch_size = self._rows(global_batch_size, global_batch_tokens)
+        self.global_batch_size = rows_of_batch(
+            global_batch_size, global_batch_tokens, max_length if self.packed else None
+        )
         self.asked_micro_batch_size, self.asked_eval_batch_size = micro_batch_size, eval_batch_size
         self._seed = seed
         self.micro_batch_size = micro_batch_size or self.global_batch_size
@@ -112,19 +114,6 @@ class TextDataModule(L.LightningDataModule):
         self._stream: TrainStream | None = None
         self._restored: dict[str, Any] | None = None
         self._lane_states: dict[str, dict[str, int]] = {}
-
-    def _rows(self, size: int | None, tokens: int | None) -> int:
-        if size is not None and tokens is not None:
-            raise ConfigError("data.global_batch_size and data.global_batch_tokens say the same: give one")
-        if tokens is None:
-            if size is not None and size < 1:
-                raise ConfigError(f"data.global_batch_size must be at least 1, not {size}")
-            return 32 if size is None else size
-        if not self.packed:
-            raise ConfigError("data.global_batch_tokens needs packed rows: give data.global_batch_size here")
-        if tokens < 1 or tokens % self.max_length:
-            raise ConfigError(f"data.global_batch_tokens {tokens} is no multiple of data.max_length {self.max_length}")
-        return tokens // self.max_length
 
     # What subclasses define -----------------------------------------------------------------------------------
 
@@ -169,8 +158,6 @@ class TextDataModule(L.LightningDataModule):
             else:
                 self.trainer.accumulate_grad_batches = self.plan(1, 0)
         elif self.trainer is not None:
-            from lightning_nlp.tasks.base import data_rank, data_ranks
-
             self.ranks, self.rank = data_ranks(self.trainer), data_rank(self.trainer)
 
     def _open(self) -> None:
@@ -236,20 +223,10 @@ class TextDataModule(L.LightningDataModule):
             ConfigError: sizes that do not divide; the message has the numbers.
         """
         self.ranks, self.rank = ranks, rank
-        rows = self.global_batch_size
-        if rows % ranks:
-            raise ConfigError(f"data.global_batch_size {rows} is not divisible by {ranks} data ranks")
-        self.micro_batch_size = self.asked_micro_batch_size or rows // ranks
-        if (rows // ranks) % self.micro_batch_size:
-            raise ConfigError(
-                f"data.global_batch_size {rows} is not divisible by data.micro_batch_size {self.micro_batch_size}"
-                + (f" x {ranks} data ranks" if ranks > 1 else "")
-            )
-        if self.lanes % ranks:
-            raise ConfigError(f"data.lanes {self.lanes} is not divisible by {ranks} data ranks")
-        if rows % self.lanes and self.lanes % rows:
-            raise ConfigError(f"data.global_batch_size {rows} and data.lanes {self.lanes}: one must divide the other")
-        return rows // ranks // self.micro_batch_size
+        self.micro_batch_size, accumulation = micro_batches(
+            self.global_batch_size, self.asked_micro_batch_size, ranks, self.lanes
+        )
+        return accumulation
 
     @property
     def tokens_per_micro_batch(self) -> int:
@@ -438,35 +415,3 @@ class TextDataModule(L.LightningDataModule):
             by_length=False,
         )
         return Batches(rows, collate)
-
-
-class Batches:
-    """Collates an iterable of row lists."""
-
-    def __init__(self, rows: TrainStream | EvalRows, collate: Callable[[list[Row]], Batch]) -> None:
-        self.rows, self.collate = rows, collate
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self.collate, iter(self.rows))
-
-
-class EndlessBatches(Batches):
-    """Training batches; sized, because Lightning reads an unsized loader ahead and loses a batch at a resume."""
-
-    def __len__(self) -> int:
-        return sys.maxsize
-
-
-def write_labels(path: Path, labels: list[str]) -> None:
-    """Keep the label names with the run."""
-    write_json(path, labels)
-
-
-def read_labels(path: Path) -> list[str] | None:
-    """Label names kept with the run, if any."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def note(text: str) -> None:
-    """One line for the person watching."""
-    print(text, file=sys.stderr)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 import numpy as np
 
-from lightning_nlp.data.module import TextDataModule, read_labels, write_labels
+from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import Example, classification
 from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.directory import RunDirectory
+from lightning_nlp.run.files import write_json
 
 
 class TextClassificationData(TextDataModule):
@@ -44,14 +46,14 @@ class TextClassificationData(TextDataModule):
         self._numbers: dict[str, int] = {}
 
     def settle(self, run: RunDirectory | None) -> None:
-        kept = read_labels(run.labels) if run is not None else None
+        kept = json.loads(run.labels.read_text(encoding="utf-8")) if run is not None and run.labels.is_file() else None
         if kept is not None and self.labels is not None and kept != self.labels:
             raise ConfigError(f"data.labels differ from the run's labels ({', '.join(kept[:5])} ...)")
         if self.labels is None:
             self.labels = kept if kept is not None else self._labels_of_training_split()
         self._numbers = {label: number for number, label in enumerate(self.labels)}
         if run is not None and kept is None and self._first_process():
-            write_labels(run.labels, self.labels)
+            write_json(run.labels, self.labels)
 
     def _labels_of_training_split(self) -> list[str]:
         source = self.split("train")

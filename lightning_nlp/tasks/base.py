@@ -21,6 +21,7 @@ from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
+from lightning_nlp.run.ranks import data_ranks
 from lightning_nlp.tasks.head import Head
 from lightning_nlp.tasks.initial import InitialWeights
 
@@ -270,15 +271,3 @@ def check_state(saved: dict[str, Any], ours: dict[str, Any]) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"the checkpoint is of another model: {'; '.join(problems[:3])}{more}")
-
-
-def data_ranks(trainer: L.Trainer) -> int:
-    """Ranks that see different data: the strategy's data-parallel size, not the world size."""
-    kwargs = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
-    return int(kwargs["num_replicas"]) if kwargs else 1
-
-
-def data_rank(trainer: L.Trainer) -> int:
-    """This process's place among the data ranks."""
-    kwargs = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
-    return int(kwargs["rank"]) if kwargs else 0

@@ -1,0 +1,27 @@
+"""What a Trainer iterates over: row lists made into tensors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.lanes import Row
+from lightning_nlp.data.loader import EvalRows, TrainStream
+
+
+class Batches:
+    """Collates an iterable of row lists."""
+
+    def __init__(self, rows: TrainStream | EvalRows, collate: Callable[[list[Row]], Batch]) -> None:
+        self.rows, self.collate = rows, collate
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.collate, iter(self.rows))
+
+
+class EndlessBatches(Batches):
+    """Training batches; sized, because Lightning reads an unsized loader ahead and loses a batch at a resume."""
+
+    def __len__(self) -> int:
+        return sys.maxsize
