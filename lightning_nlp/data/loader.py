@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Literal
 
-from lightning_nlp.data.lanes import BucketedLane, PackedLane, Prepare, Row, pack, single
+from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Prepare, Row, pack, single
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.sources import Source
 from lightning_nlp.errors import ConfigError, DataError
@@ -79,6 +79,10 @@ class TrainStream:
             KeyError: that step is too long ago.
         """
         return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
+
+    def counts(self) -> dict[str, int]:
+        """Documents read, dropped and cut by the own lanes so far, read-ahead included."""
+        return {name: sum(getattr(lane.documents.counts, name) for lane in self.lanes.values()) for name in COUNTS}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the step of ``state``, which must hold (at least) the own lanes.

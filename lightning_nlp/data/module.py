@@ -113,7 +113,7 @@ class TextDataModule(L.LightningDataModule):
         self.predict_path: str | None = None
         self._stream: TrainStream | None = None
         self._restored: dict[str, Any] | None = None
-        self._lane_states: dict[str, dict[str, int]] = {}
+        self._counts = dict.fromkeys(COUNTS, 0)
 
     # What subclasses define -----------------------------------------------------------------------------------
 
@@ -327,17 +327,22 @@ class TextDataModule(L.LightningDataModule):
         state: dict[str, Any] = {"tokenizer": self._tokenizer_hash()} if self.tokenizer is not None else {}
         if self._stream is None or self.trainer is None:
             return state
-        own = self._stream.state(self.trainer.global_step)
+        own, counts = self._stream.state(self.trainer.global_step), self._stream.counts()
         if self.ranks > 1:
             shares: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(shares, own)
-            own = {**own, "lanes": {lane: value for share in shares for lane, value in share["lanes"].items()}}
-        self._lane_states = own["lanes"]
+            torch.distributed.all_gather_object(shares, (self.rank, own, counts))
+            by_rank = {rank: (share, numbers) for rank, share, numbers in shares}  # tensor-parallel peers hold the same
+            own = {
+                **own,
+                "lanes": {lane: value for share, _ in by_rank.values() for lane, value in share["lanes"].items()},
+            }
+            counts = {name: sum(numbers[name] for _, numbers in by_rank.values()) for name in counts}
+        self._counts = counts
         return {**state, "train": own}
 
     def summary(self) -> str:
         """What became of the documents read so far, over all ranks, as of the last checkpoint."""
-        counts = {name: sum(lane[name] for lane in self._lane_states.values()) for name in COUNTS}
+        counts = self._counts
         text = f"{counts['documents']} documents read"
         if counts["truncated"]:
             text += f", {counts['truncated']} cut to {self.max_length} tokens ({counts['tokens_cut']} tokens lost)"
