@@ -43,19 +43,21 @@ def overview() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 a mistake in the command or its configuration."""
     arguments = sys.argv[1:] if argv is None else argv
+    code = 0
     try:
         code = dispatch(arguments)
         sys.stdout.flush()
-        return code
     except ConfigError as mistake:
         return complain(mistake, 2)
     except (DataError, CheckpointError) as mistake:
         return complain(mistake, 1)
     except KeyboardInterrupt:
         return 130
+    except SystemExit as stop:  # argparse's way out of --help
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except BrokenPipeError:  # `lightning-nlp list | head` is no error; keep Python from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return code
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -72,12 +74,16 @@ def dispatch(arguments: list[str]) -> int:
     if verb in LIGHT:
         return int(importlib.import_module(LIGHT[verb][0]).main(arguments[1:]))
     verbs = [*HEAVY, *LIGHT]
+    if verb.startswith("-"):
+        hint = nearest(verb, ["--help", "--version"])
+        raise ConfigError(f"unknown option '{verb}' before the verb{hint} (verbs: {', '.join(verbs)})")
     raise ConfigError(f"unknown verb '{verb}'{nearest(verb, verbs)} (known: {', '.join(verbs)})")
 
 
 def complain(mistake: Exception, code: int) -> int:
     """One line to standard error."""
-    print(f"lightning-nlp: error: {str(mistake).splitlines()[0]}", file=sys.stderr)
+    line = (str(mistake).strip() or type(mistake).__name__).splitlines()[0]
+    print(f"lightning-nlp: error: {line}", file=sys.stderr)
     return code
 
 

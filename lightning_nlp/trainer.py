@@ -144,6 +144,11 @@ class Trainer(L.Trainer):
             raise ConfigError("say when to stop: trainer.max_steps, trainer.max_tokens or trainer.max_epochs")
         else:
             steps = self.horizon["max_steps"]
+        if self.fast_dev_run:  # type: ignore[attr-defined]
+            steps = int(self.fast_dev_run)  # type: ignore[attr-defined]
+            self.limit_train_batches = steps * self.accumulate_grad_batches
+            self.check_val_every_n_epoch = None
+            self.validate_every = steps
         self.fit_loop.epoch_loop.max_steps = steps
         interval = self.validate_every * self.accumulate_grad_batches
         self.val_check_interval = interval if self.validate_every else steps * self.accumulate_grad_batches + 1

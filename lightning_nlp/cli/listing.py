@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import re
+from typing import Any, NoReturn
 
 from lightning_nlp import registry
 from lightning_nlp.backbone.config import SIZES, TransformerConfig
@@ -82,17 +83,32 @@ def show(what: str) -> str:
 
 
 class Arguments(argparse.ArgumentParser):
-    """argparse with one-line errors."""
+    """argparse whose mistakes are one line with the nearest right name."""
 
-    def error(self, message: str) -> Any:
-        raise ConfigError(f"list: {message}")
+    def error(self, message: str) -> NoReturn:
+        wrong = re.match(r"unrecognized arguments: (-[^\s=]+)|argument \S+ invalid choice: '(.*?)'", message)
+        hint = nearest(wrong[1] or wrong[2], spellings(self)) if wrong else ""
+        raise ConfigError(f"{self.prog.removeprefix('lightning-nlp ')}: {message}{hint}")
+
+
+def spellings(parser: argparse.ArgumentParser) -> set[str]:
+    """Every option and verb of a parser and of the parsers below it."""
+    found: set[str] = set()
+    for action in parser._actions:
+        found.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, below in action.choices.items():
+                found |= {verb} | spellings(below)
+    return found
 
 
 def main(argv: list[str]) -> int:
     """Print one list or all of them."""
-    parser = Arguments(prog="lightning-nlp list", description=__doc__, allow_abbrev=False)
-    parser.add_argument("what", nargs="?", help=", ".join(["backbones", *REGISTRIES]))
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser = Arguments(
+        prog="lightning-nlp list", description="What can be named in a configuration.", allow_abbrev=False
+    )
+    parser.add_argument("what", nargs="?", help=f"one of: {', '.join(['backbones', *REGISTRIES])}; default: all")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
     options = parser.parse_args(argv)
     names = [options.what] if options.what else ["tasks", "data", "backbones", *list(REGISTRIES)[2:]]
     if options.json:

@@ -13,6 +13,8 @@ from lightning_nlp import registry
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.optim.groups import parameter_groups
 
+FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -34,7 +36,7 @@ class OptimizerConfig:
     """SGD only."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "betas", tuple(map(float, self.betas)))
         if self.name not in registry.OPTIMIZERS:
             hint = nearest(self.name, registry.OPTIMIZERS)
             raise ConfigError(f"unknown optimizer.name '{self.name}'{hint} (known: {', '.join(registry.OPTIMIZERS)})")
@@ -53,8 +55,20 @@ class OptimizerConfig:
 
 
 def adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), fused: one kernel for all parameters."""
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    """AdamW (Loshchilov & Hutter 2019), fused where the device can: one kernel for all parameters."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fused = all(item.device.type in FUSED_DEVICES and item.is_floating_point() for item in parameters)
+    optimizer = torch.optim.AdamW(
+        groups,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=fused or None,  # None: PyTorch takes the next best for the device
+    )
+    # Lightning does not unscale fp16 gradients for an optimizer that offers to do it in its step; they would be
+    # clipped and logged with the loss scale still in them.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
 
 
 def sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -69,8 +83,23 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         raise ConfigError("there is nothing to train: every parameter is frozen")
     optimizer: torch.optim.Optimizer = registry.load(registry.OPTIMIZERS, config.name, "optimizer")(groups, config)
     for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr
+        group["initial_lr"], group["optimizer"] = config.lr, config.name
+    optimizer.register_load_state_dict_pre_hook(check_same_kind)
     return optimizer
+
+
+def check_same_kind(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Refuse the state of another kind of optimizer, which PyTorch would take and stumble over later.
+
+    Raises:
+        ConfigError: ``state`` is that of another optimizer; names both.
+    """
+    ours, saved = optimizer.param_groups[0]["optimizer"], state["param_groups"][0].get("optimizer")
+    if saved is not None and saved != ours:
+        raise ConfigError(
+            f"optimizer.name is {ours}, but the checkpoint was trained with {saved}: "
+            f"go on with {saved}, or start a new run from its weights with --init_from"
+        )
 
 
 def apply_hyperparameters(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:

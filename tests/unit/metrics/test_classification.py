@@ -9,6 +9,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews
 
 from lightning_nlp.metrics.classification import ClassificationMetrics
 
+pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")  # scikit-learn's, on purpose
+
 
 def oracle(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {

@@ -72,6 +72,12 @@ def test_tied_embedding_is_undecayed_whichever_module_comes_first(output_first):
     assert [id(parameter) for parameter in group["params"]] == [id(embedding.weight)]
 
 
+def test_a_rule_decides_by_owner_and_parameter():
+    module = model()
+    groups = parameter_groups(module, 0.3, lambda owner, parameter: isinstance(owner, nn.Conv1d))
+    assert names(module, groups)["undecayed"] == {"convolution.weight", "convolution.bias"}
+
+
 @pytest.mark.parametrize("settings", [{}, {"positions": "learned"}, {"bias": True}, {"arrangement": "encoder_decoder"}])
 def test_backbone_is_covered_and_its_embeddings_are_undecayed(settings):
     module = Transformer(TransformerConfig(size="nano", vocab_size=17, max_length=8, **settings))

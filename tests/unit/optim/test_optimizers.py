@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from lightning_nlp.errors import ConfigError
@@ -57,6 +58,8 @@ def test_settings_no_optimizer_can_work_with_are_refused(settings):
 
 def test_betas_from_a_file_become_a_tuple():
     assert OptimizerConfig(betas=[0.8, 0.9]).betas == (0.8, 0.9)
+    module = network()
+    step(module, build_optimizer(module, OptimizerConfig(betas=[0, 0.9])))  # whole numbers, too
 
 
 @pytest.mark.parametrize(
@@ -143,3 +146,49 @@ def test_same_settings_after_a_load_continue_exactly():
     step(two, second)
     for left, right in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_fused_where_the_device_can_and_working_where_not():
+    assert build_optimizer(network(), OptimizerConfig()).defaults["fused"] is True
+    assert build_optimizer(network().to("meta"), OptimizerConfig()).defaults["fused"] is None
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
+    optimizer = build_optimizer(module, OptimizerConfig(lr=0.5, weight_decay=0.0))
+    module.weight.grad = torch.ones_like(module.weight)
+    optimizer.step()
+    torch.testing.assert_close(module.weight.real, torch.full((2, 2), 0.5))  # Adam's first step is lr long
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_gradients_are_clipped_without_the_loss_scale_of_fp16(name):
+    norms = {}
+    for scale in (1.0, 1024.0):
+        module = network()
+        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+        optimizer = build_optimizer(module, OptimizerConfig(name, lr=0.1))
+
+        def closure(module=module, scaler=plugin.scaler):
+            loss = module(torch.arange(7)).square().mean()
+            scaler.scale(loss).backward()
+            return loss
+
+        def clip(*_, module=module, scale=scale):
+            norms[scale] = float(nn.utils.get_total_norm([value.grad for value in module.parameters()]))
+
+        plugin._after_closure = clip
+        shell = nn.Module()
+        shell.automatic_optimization = True
+        plugin.optimizer_step(optimizer, model=shell, closure=closure)
+    assert norms[1024.0] == pytest.approx(norms[1.0]) and norms[1.0] > 0
+
+
+@pytest.mark.parametrize(("old", "new"), [("sgd", "adamw"), ("adamw", "sgd")])
+def test_the_state_of_another_optimizer_is_refused(old, new):
+    module = network()
+    before = build_optimizer(module, OptimizerConfig(old))
+    step(module, before)
+    after = build_optimizer(module, OptimizerConfig(new))
+    with pytest.raises(
+        ConfigError, match=rf"^optimizer\.name is {new}, but .* trained with {old}: go on with {old}, or"
+    ):
+        after.load_state_dict(before.state_dict())
