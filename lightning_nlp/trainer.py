@@ -86,6 +86,9 @@ class Trainer(L.Trainer):
         for name, value in {**horizon, "log_every_n_steps": log_every_n_steps, "patience": patience}.items():
             if value is not None and value < 1:
                 raise ConfigError(f"trainer.{name} must be at least 1, not {value}")
+        for name, value in {"validate_every": validate_every, "checkpoint_every": checkpoint_every}.items():
+            if value is not None and value < 0:
+                raise ConfigError(f"trainer.{name} must be a number of steps, or 0 for never, not {value}")
         if val_check_interval is not None:
             raise ConfigError("trainer.val_check_interval counts batches: use trainer.validate_every (optimizer steps)")
         self.run_directory = RunDirectory(Path(default_root_dir or "."))
@@ -150,8 +153,11 @@ class Trainer(L.Trainer):
             self.check_val_every_n_epoch = None
             self.validate_every = steps
         self.fit_loop.epoch_loop.max_steps = steps
-        interval = self.validate_every * self.accumulate_grad_batches
-        self.val_check_interval = interval if self.validate_every else steps * self.accumulate_grad_batches + 1
+        self.val_check_interval = self._batches_between_validations(steps)
+
+    def _batches_between_validations(self, steps: int) -> int:
+        """Lightning counts micro-batches; without ``validate_every`` there is none within the run."""
+        return (self.validate_every or max(steps, 1) + 1) * self.accumulate_grad_batches
 
     def fit(
         self,
@@ -173,6 +179,8 @@ class Trainer(L.Trainer):
             weights_only: load plain data only (the default).
         """
         path = self.resolve_checkpoint(ckpt_path)
+        if not isinstance(datamodule, TextDataModule):  # whose set-up does this, knowing its batches
+            self.val_check_interval = self._batches_between_validations(self.max_steps or 1)
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
 
     def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
@@ -202,7 +210,7 @@ class Trainer(L.Trainer):
 
     def manifest(self) -> dict[str, Any]:
         """What is recorded beside a checkpoint: where it stands and what it was made with."""
-        data = getattr(self, "datamodule", None)
+        data: Any = getattr(self, "datamodule", None)
         return {
             "step": self.global_step,
             "tokens": self.tokens,

@@ -61,6 +61,8 @@ class MetricsLog(Callback):
         self._clock_tokens = self.tokens
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        if not isinstance(batch, dict) or "row_ids" not in batch:  # somebody's own data: no identities to speak of
+            return
         for row, ids in zip(batch["row_ids"].tolist(), batch["example_ids"], strict=True):
             self._ids = (self._ids + row_hash(row, ids)) % HASH_RANGE
 
@@ -69,24 +71,23 @@ class MetricsLog(Callback):
         if step == self._seen:
             return
         self._seen = step
-        totals = pl_module.step_totals
-        self._tokens = totals[2].clone() if self._tokens is None else self._tokens + totals[2]
+        totals = getattr(pl_module, "step_totals", None)  # a module of one's own has none
+        if totals is not None:
+            self._tokens = totals[2].clone() if self._tokens is None else self._tokens + totals[2]
         if step % trainer.log_every == 0 or step == trainer.max_steps:
             self._write_step(trainer, pl_module, totals)
         self._ids = 0
 
-    def _write_step(self, trainer: Trainer, module: Any, totals: torch.Tensor) -> None:
-        loss_sum, count, _ = totals.tolist()
+    def _write_step(self, trainer: Trainer, module: Any, totals: torch.Tensor | None) -> None:
         ids = torch.tensor(self._ids, device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             ids = trainer.strategy.reduce(ids, reduce_op="sum") % HASH_RANGE  # type: ignore[operator]
         elapsed = max(time.perf_counter() - self._clock, 1e-9)
         tokens = self.tokens
-        values = {
-            "train/loss": loss_sum / max(count, 1),
-            "train/grad_norm": float(module.grad_norm),
-            "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
-        }
+        values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        if totals is not None:
+            loss_sum, count, _ = totals.tolist()
+            values |= {"train/loss": loss_sum / max(count, 1), "train/grad_norm": float(module.grad_norm)}
         speed = {
             "speed/tokens_per_second": (tokens - self._clock_tokens) / elapsed,
             "speed/step_seconds": elapsed / max(trainer.global_step - self._clock_step, 1),
