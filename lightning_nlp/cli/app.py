@@ -8,11 +8,13 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import yaml
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -145,7 +147,8 @@ class CommandLine(LightningCLI):
             {"run": str(self.run.path.absolute()), "ckpt_path": self.settings.get("ckpt_path")}
         )
         if not other_rank():
-            self.save_config()
+            if self.verb != "fit" or self.checkpoint is None:
+                self.save_config()  # before data is read; a resumed run keeps its own until training goes on
             if self.verb == "fit":
                 self.run.write_status("starting")
 
@@ -199,6 +202,8 @@ class CommandLine(LightningCLI):
         config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(self.run.path)}
         if self.verb != "fit":
             config["logger"] = False  # the curves in the run are those of its training
+        if self.verb == "fit":
+            config["callbacks"] = [*(config["callbacks"] or []), SaveConfig(self.save_config)]
         if self.verb == "predict":
             output = self.settings.get("output") or str(self.run.predictions / f"{self._input_name()}.jsonl")
             config["callbacks"] = [*(config["callbacks"] or []), PredictionWriter(Path(output))]
@@ -219,13 +224,12 @@ class CommandLine(LightningCLI):
         self.model.on_resolved = self.record_resolved
 
     def record_resolved(self, config: Any) -> None:
-        """Put what the data decided into the saved configuration, so that it is complete."""
+        """Put what the data decided into the configuration, so that it is complete when it is saved."""
         assert self.run is not None
         if self.verb != "fit" or not self.trainer.is_global_zero:
             return
         backbone = self.settings["model"]["init_args"]["backbone"]
         backbone["vocab_size"], backbone["pad_id"] = config.vocab_size, config.pad_id
-        self.save_config()
 
     # Verbs ----------------------------------------------------------------------------------------------------
 
@@ -272,6 +276,18 @@ class CommandLine(LightningCLI):
     def say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, file=sys.stderr)
+
+
+class SaveConfig(Callback):
+    """Saves the configuration when the first batch comes: everything that could be refused has then been accepted."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self._save: Callable[[], None] | None = save
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        if self._save is not None and trainer.is_global_zero:
+            self._save()
+        self._save = None
 
 
 # Entry --------------------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def test_checkpoint_of_another_model_is_named(trained, tmp_path, capsys):
     shutil.copytree(trained, run)
     assert main(["fit", "--run", str(run), "--model.backbone.n_layers", "2", "--trainer.max_steps", "12"]) == 1
     assert "the checkpoint has backbone.n_layers 1, this configuration 2" in capsys.readouterr().err
+    assert main(["fit", "--run", str(run), "--trainer.max_steps", "11"]) == 0  # what was refused was not kept
 
 
 def test_tokenizer_of_another_run_is_refused(trained, tmp_path, capsys):
