@@ -266,7 +266,8 @@ class CommandLine(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         self.trainer.predict(**{**kwargs, "return_predictions": False})
         (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))  # type: ignore[attr-defined]
-        self.say(f"{writer.written} predictions in {writer.output}")
+        left_out = f" ({self.datamodule.left_out} empty texts left out)" if self.datamodule.left_out else ""
+        self.say(f"{writer.written} predictions in {writer.output}{left_out}")
 
     @property
     def run_path(self) -> Path:

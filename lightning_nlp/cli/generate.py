@@ -5,16 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from typing import Any
 
+from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.errors import ConfigError
-
-
-class Arguments(argparse.ArgumentParser):
-    """argparse with one-line errors."""
-
-    def error(self, message: str) -> Any:
-        raise ConfigError(f"generate: {message}")
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -159,7 +159,7 @@ class StrictLoader(get_yaml_default_loader()):  # type: ignore[misc]
 
 def load_yaml(stream: str) -> Any:
     """Load one YAML document strictly."""
-    return yaml.load(stream, Loader=StrictLoader)
+    return yaml.load(stream, Loader=StrictLoader)  # a SafeLoader: no tag can build an object
 
 
 jsonargparse.set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))

@@ -40,6 +40,7 @@ class Row:
     ids: list[str]
     bytes: int
     number: int = -1
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -219,8 +220,10 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
 def single(example: Example) -> Row:
     """A row that holds one example."""
     count = len(example.tokens)
-    positions = np.arange(count, dtype=np.int32)
-    return Row(example.tokens, example.labels, positions, np.ones(count, dtype=np.int32), [example.id], example.bytes)
+    positions, segments = np.arange(count, dtype=np.int32), np.ones(count, dtype=np.int32)
+    row = Row(example.tokens, example.labels, positions, segments, [example.id], example.bytes)
+    row.text = example.text
+    return row
 
 
 class BucketedLane:

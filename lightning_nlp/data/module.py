@@ -21,6 +21,7 @@ from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Row
 from lightning_nlp.data.loader import EvalRows, TrainStream
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order import BlockOrder
+from lightning_nlp.data.prediction import prediction_batches
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError
@@ -111,6 +112,7 @@ class TextDataModule(L.LightningDataModule):
         self.tokenizer: Tokenizer | None = None
         self.initial_tokenizer: Path | None = None
         self.predict_path: str | None = None
+        self.left_out = 0
         self._stream: TrainStream | None = None
         self._restored: dict[str, Any] | None = None
         self._counts = dict.fromkeys(COUNTS, 0)
@@ -383,40 +385,9 @@ class TextDataModule(L.LightningDataModule):
 
     # Prediction -----------------------------------------------------------------------------------------------
 
-    def prediction_source(self) -> Source:
-        """The file given with ``--input``, or the test split."""
-        if self.predict_path is None:
-            return self.split("test" if "test" in self.splits else "validation")
-        columns = {"text": self.columns.get("text", "text")}
-        config = SourceConfig(path=self.predict_path, text_unit="line", validation_fraction=0.0)
-        return open_splits(config, columns, {"train": "input"})["train"]
-
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         """As :meth:`prepare`, for rows that have no labels."""
         return self.prepare(rows)
 
     def predict_dataloader(self) -> Iterable[Batch]:
-        texts: dict[str, str] = {}
-
-        def prepare(rows: list[dict[str, Any]]) -> list[Example | None]:
-            texts.update({row["id"]: row["text"] for row in rows})
-            return self.prepare_prediction(rows)
-
-        def collate(rows: list[Row]) -> Batch:
-            assert self.tokenizer is not None
-            batch = collate_single(rows, 0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id)
-            batch["task"] = self.task
-            batch["texts"] = [texts.pop(ids[0]) if ids else "" for ids in batch["example_ids"]]
-            return batch
-
-        rows = EvalRows(
-            self.prediction_source(),
-            prepare,
-            mode="single",
-            max_length=self.max_length,
-            micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
-            data_ranks=self.ranks,
-            rank=self.rank,
-            by_length=False,
-        )
-        return Batches(rows, collate)
+        return prediction_batches(self)

@@ -21,6 +21,7 @@ class Example:
         bytes: utf-8 bytes the labels spell; 0 where that means nothing.
         source_length: tokens before anything was cut.
         truncated: tokens were cut off.
+        text: the document itself, where somebody wants to see it again (predictions).
     """
 
     tokens: np.ndarray
@@ -29,6 +30,7 @@ class Example:
     bytes: int = 0
     source_length: int = 0
     truncated: bool = False
+    text: str = ""
 
 
 def with_ends(ids: Any, bos_id: int | None, eos_id: int | None) -> np.ndarray:

@@ -60,7 +60,8 @@ def bucketed(order, *, window=8, batch=2, how=prepare):
 def lane_documents(order, lane, epochs):
     """Per epoch, the row numbers that a lane reads, in order: worked out from the blocks alone."""
     found = [[] for _ in range(epochs)]
-    for block in range(lane, epochs * order.n_blocks, order.lanes):
+    blocks = order.n_blocks or -(-len(order.source.rows) // order.block_rows)  # a stream may not know yet
+    for block in range(lane, epochs * blocks, order.lanes):
         reader = order.reader(block)
-        found[block // order.n_blocks] += reader.read(0, len(reader))
+        found[block // blocks] += reader.read(0, len(reader))
     return found

@@ -1,0 +1,57 @@
+"""Batches to answer: the rows of a file, in order, with their texts and without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lightning_nlp.data.batches import Batches
+from lightning_nlp.data.collate import Batch, collate_single
+from lightning_nlp.data.lanes import Row
+from lightning_nlp.data.loader import EvalRows
+from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.sources import Source, SourceConfig, open_splits
+
+if TYPE_CHECKING:
+    from lightning_nlp.data.module import TextDataModule
+
+
+def prediction_source(data: TextDataModule) -> Source:
+    """The file given with ``--input`` (a line a text where it is plain text), else the test or validation split."""
+    if data.predict_path is None:
+        return data.split("test" if "test" in data.splits else "validation")
+    columns = {"text": data.columns.get("text", "text")}
+    config = SourceConfig(path=data.predict_path, text_unit="line", validation_fraction=0.0)
+    return open_splits(config, columns, {"train": "input"})["train"]
+
+
+def prediction_batches(data: TextDataModule) -> Iterable[Batch]:
+    """One example a row, in the order of the input; empty texts are left out and counted in ``data.left_out``."""
+
+    def prepare(rows: list[dict[str, Any]]) -> list[Example | None]:
+        examples = data.prepare_prediction(rows)
+        for row, example in zip(rows, examples, strict=True):
+            if example is None:
+                data.left_out += 1
+            else:
+                example.text = row["text"]
+        return examples
+
+    def collate(rows: list[Row]) -> Batch:
+        assert data.tokenizer is not None
+        batch = collate_single(rows, 0 if data.tokenizer.pad_id is None else data.tokenizer.pad_id)
+        batch["task"] = data.task
+        batch["texts"] = [row.text for row in rows] or [""]
+        return batch
+
+    rows = EvalRows(
+        prediction_source(data),
+        prepare,
+        mode="single",
+        max_length=data.max_length,
+        micro_batch=data.asked_eval_batch_size or data.micro_batch_size,
+        data_ranks=data.ranks,
+        rank=data.rank,
+        by_length=False,
+    )
+    return Batches(rows, collate)
