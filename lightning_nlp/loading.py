@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +77,3 @@ def tokenizer_hash(saved: dict[str, Any]) -> str | None:
         if isinstance(value, dict) and isinstance(value.get("tokenizer"), str):
             return str(value["tokenizer"])
     return None
-
-
-def labels(run: str | Path) -> list[str]:
-    """Label names of a classification run."""
-    return list(json.loads(RunDirectory(Path(run)).labels.read_text(encoding="utf-8")))

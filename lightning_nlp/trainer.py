@@ -31,7 +31,6 @@ from lightning_nlp.run import manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.ranks import data_rank, data_ranks
-from lightning_nlp.tasks.base import TaskModule
 
 
 class Trainer(L.Trainer):
@@ -234,13 +233,6 @@ class Trainer(L.Trainer):
         """Non-pad tokens trained on, over all data ranks, since the beginning of the run."""
         (log,) = (callback for callback in self.callbacks if isinstance(callback, MetricsLog))  # type: ignore[attr-defined]
         return log.tokens
-
-    @property
-    def task(self) -> TaskModule:
-        """The module being trained, when it is one of ours."""
-        module = self.lightning_module
-        assert isinstance(module, TaskModule)
-        return module
 
 
 def plugins_with_ours(plugins: Any) -> list[Any]:

@@ -67,8 +67,8 @@ class Checkpoints(Callback):
         if step == self._seen:
             return
         self._seen = step
+        self.metrics = {}  # those at hand are of an earlier step
         if step < trainer.max_steps and not self.validation_due(trainer, step):  # else after it, with its scores
-            self.metrics = {}
             self.save_if_due(trainer, step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:  # type: ignore[override]

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
-
 
 def mix(values: np.ndarray) -> np.ndarray:
     """Scramble 64-bit numbers (finaliser of SplitMix64, Steele et al. 2014); works on whole arrays."""

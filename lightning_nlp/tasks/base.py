@@ -23,7 +23,7 @@ from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameter
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
 from lightning_nlp.run.ranks import data_ranks
 from lightning_nlp.tasks.head import Head
-from lightning_nlp.tasks.initial import InitialWeights
+from lightning_nlp.tasks.initial import FREE, InitialWeights
 
 
 class TaskModule(L.LightningModule):
@@ -241,7 +241,7 @@ class TaskModule(L.LightningModule):
         saved = checkpoint.get("hyper_parameters", {}).get("backbone", {})
         ours = self.config.to_dict()
         for key, value in saved.items():
-            if key in ours and key not in TRAINING_ONLY and ours[key] != value:
+            if key in ours and key not in FREE and ours[key] != value:
                 raise CheckpointError(f"the checkpoint has backbone.{key} {value!r}, this configuration {ours[key]!r}")
         check_state(checkpoint.get("state_dict", {}), self.state_dict())
 
@@ -249,10 +249,6 @@ class TaskModule(L.LightningModule):
 def made(kind: type, value: Any) -> Any:
     """``value`` itself, or built from a dictionary of plain values."""
     return kind(**value) if isinstance(value, dict) else value
-
-
-TRAINING_ONLY = frozenset({"size", "dropout", "init_std"})
-"""Backbone settings that may differ between a checkpoint and the run that goes on from it."""
 
 
 def check_state(saved: dict[str, Any], ours: dict[str, Any]) -> None:

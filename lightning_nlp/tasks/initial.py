@@ -15,7 +15,7 @@ from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.run import manifest
 
 FREE = frozenset({"size", "dropout", "init_std"})
-"""Backbone settings that are not part of the architecture: the new run's own value is used."""
+"""Backbone settings that are not part of the architecture: a run that starts or goes on from weights has its own."""
 
 
 @dataclass

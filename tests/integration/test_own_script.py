@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import lightning.pytorch as L
 import pytest
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import lightning_nlp
 from lightning_nlp.run import manifest
+from lightning_nlp.run.exit_codes import GracefulExit
 
 pytestmark = pytest.mark.slow
 
@@ -31,16 +34,28 @@ class Own(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def fit(directory, steps, ckpt_path=None):
+class Stop(L.Callback):
+    """A SIGTERM right at the end of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fit(directory, steps, ckpt_path=None, callbacks=None, validate_every=5):
     torch.manual_seed(0)
     module, rows = Own(), torch.ones(1000, 4)
     trainer = lightning_nlp.Trainer(
         max_steps=steps,
-        validate_every=5,
+        validate_every=validate_every,
         log_every_n_steps=5,
         accumulate_grad_batches=2,
         accelerator="cpu",
         enable_progress_bar=False,
+        callbacks=callbacks,
         default_root_dir=str(directory),
     )
     trainer.fit(module, DataLoader(rows, batch_size=4), DataLoader(rows[:8], batch_size=4), ckpt_path=ckpt_path)
@@ -55,3 +70,15 @@ def test_own_module_saves_validates_and_resumes(tmp_path):
     parts = fit(tmp_path / "parts", 20, ckpt_path="last")
     torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)  # the same dropout
     assert [found.step for found in manifest.published(tmp_path / "parts" / "checkpoints")][-1] == 20
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_saved_before_its_validation_has_no_scores_until_it_is_validated(every, tmp_path):
+    with pytest.raises(GracefulExit):
+        fit(tmp_path, 20, callbacks=[Stop(10)], validate_every=every)
+    before = manifest.published(tmp_path / "checkpoints")
+    assert [found.step for found in before][-2:] == [10 - every, 10]
+    assert before[-2].manifest["metrics"] and not before[-1].manifest["metrics"]  # not those of the step before
+    fit(tmp_path, 15, ckpt_path="last", validate_every=every)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val/loss" in line] == list(range(every, 16, every))
