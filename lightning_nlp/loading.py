@@ -64,8 +64,7 @@ def find(run: Path, checkpoint: str) -> Path:
         if checkpoint not in steps:
             raise ConfigError(f"run '{run}' has no checkpoint of step {checkpoint} (it has {', '.join(steps)})")
         found = steps[checkpoint]
-        if (damage := found.damage()) is not None:
-            raise CheckpointError(f"checkpoint at step {found.step} is damaged ({damage})")
+        manifest.check(found.path)
     if found is None:
         raise ConfigError(f"run '{run}' has no checkpoint yet")
     return found.path

@@ -184,6 +184,8 @@ class CommandLine(LightningCLI):
             self.settings["ckpt_path"] = str(self.checkpoint.path) if self.checkpoint else None
         elif not Path(asked).exists():
             raise ConfigError(f"--ckpt_path '{asked}' does not exist")
+        else:
+            manifest.check(Path(asked))
         if self.verb == "fit" and self.checkpoint is not None and self.settings.get("init_from"):
             raise ConfigError(f"--init_from starts a run, but '{self.run.path}' has checkpoints to go on from")
 

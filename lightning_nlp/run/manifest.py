@@ -128,6 +128,17 @@ def best(directory: Path, monitor: str, mode: str, report: Callable[[str], None]
     return newest_valid(directory, report)
 
 
+def check(path: Path) -> None:
+    """Verify a checkpoint that was asked for by name, where it has a manifest.
+
+    Raises:
+        CheckpointError: damaged; there is no other to fall back on, since this one was wanted.
+    """
+    for checkpoint in published(path.parent):
+        if checkpoint.path == path and (damage := checkpoint.damage()) is not None:
+            raise CheckpointError(f"checkpoint at step {checkpoint.step} is damaged ({damage})")
+
+
 def annotate(directory: Path, step: int, metrics: dict[str, float]) -> None:
     """Note validation scores beside a checkpoint that was saved before its validation."""
     for checkpoint in published(directory):

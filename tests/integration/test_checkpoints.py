@@ -113,3 +113,14 @@ def test_init_from_takes_weights_and_tokenizer_and_refuses_another_shape(trained
     assert "backbone.d_model is 64, but --init_from has 32" in capsys.readouterr().err
     assert main([*args, "--run", str(tmp_path / "child")]) == 2
     assert "--init_from starts a run" in capsys.readouterr().err
+
+
+def test_damaged_checkpoint_asked_for_by_name_is_refused(trained, tmp_path, capsys):
+    run = tmp_path / "named"
+    shutil.copytree(trained, run)
+    path = newest(run).path
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["validate", "--run", str(run), "--ckpt_path", str(path)]) == 1
+    assert "checkpoint at step 10 is damaged (step-10.ckpt has" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="step 10 is damaged"):
+        lightning_nlp.load(run, "10")
