@@ -35,6 +35,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.segments: Tensor | None = None
+        self.positions: Tensor | None = None
         self.cross: dict[int, tuple[Tensor, Tensor]] = {}
         self.length = 0
         self.max_length = max_length
@@ -56,8 +57,21 @@ class KVCache:
                 return None
             batch = self.keys.shape[1]
             self.segments = torch.ones(batch, self.max_length, dtype=segments.dtype, device=self.keys.device)
+            self.positions = torch.arange(self.max_length, device=self.keys.device).repeat(batch, 1)
         self.segments[:, self.length : stop] = 1 if segments is None else segments
         return self.segments[:, :stop]
+
+    def place(self, positions: Tensor) -> Tensor | None:
+        """Note the ``positions [B, T]`` of the tokens just announced.
+
+        Returns:
+            Those of all keys ``[B, S]``, or None while they are simply counted.
+        """
+        if self.positions is None:
+            return None
+        stop = self.length + positions.shape[1]
+        self.positions[:, self.length : stop] = positions
+        return self.positions[:, :stop]
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store ``[B, Hkv, T, Dh]`` after the tokens seen so far; returns all keys and values."""
@@ -74,4 +88,5 @@ class KVCache:
         """Make row ``rows[b]`` row b, for ``rows [B']`` (beam search; dropping rows that have ended)."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.segments = None if self.segments is None else self.segments[rows]
+        self.positions = None if self.positions is None else self.positions[rows]
         self.cross = {layer: (key[rows], value[rows]) for layer, (key, value) in self.cross.items()}

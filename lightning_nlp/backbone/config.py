@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast, get_args, get_type_hints
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, cast
 
+from lightning_nlp.backbone import checks, counting
 from lightning_nlp.errors import ConfigError, nearest
 
 SIZES: dict[str, dict[str, int]] = {
@@ -22,16 +22,38 @@ SIZES: dict[str, dict[str, int]] = {
 
 FROM_SIZE = cast(int, None)
 """Default of fields that the named size, or another field, decides; filled in when the configuration is made."""
+DERIVED = cast(bool, None)
+"""The same, for switches."""
 
-CHOICES = ("arrangement", "positions", "norm", "norm_placement", "feedforward")
-DEPTHS_AND_WIDTHS = ("n_layers", "n_encoder_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff")
-COUNTS = (*DEPTHS_AND_WIDTHS, "vocab_size", "max_length")
-ABOVE_ZERO = ("rotary_base", "norm_eps", "init_std")
+GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_tanh", "reglu": "relu"}
+"""Gated feed-forwards and the activation of their gate."""
+
+Arrangement = Literal["encoder", "decoder", "encoder_decoder"]
+Positions = Literal["rotary", "learned", "sinusoidal", "alibi", "relative", "none"]
+Feedforward = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "swiglu", "geglu", "geglu_tanh", "reglu"]
+Init = Literal["gpt2", "bert", "t5", "xavier", "small", "mup"]
 
 
-def nearest_divisor(number: int, wanted: int) -> int:
-    """The divisor of ``number`` closest to ``wanted`` (the smaller of two), for messages."""
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted), default=1)
+@dataclass(frozen=True, kw_only=True)
+class RotaryScaling:
+    """How rotary positions reach further than the model was trained for."""
+
+    kind: Literal["linear", "ntk", "yarn", "llama3"]
+    """Slower angles for all (Chen et al. 2023), a larger base (NTK-aware), or by parts (Peng et al. 2023; Llama 3)."""
+    factor: float
+    """Times the original length."""
+    original_length: int = 8192
+    """Length the model was trained for (yarn, llama3)."""
+    low_frequency: float = 1.0
+    """llama3: below this many turns in the original length, angles are divided by the factor."""
+    high_frequency: float = 4.0
+    """llama3: above this many turns, angles stay."""
+    beta_fast: float = 32.0
+    """yarn: turns in the original length above which angles stay."""
+    beta_slow: float = 1.0
+    """yarn: turns below which angles are divided by the factor."""
+    attention_factor: float | None = None
+    """yarn: height of sine and cosine (default: 0.1 ln(factor) + 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +66,7 @@ class TransformerConfig:
 
     size: str | None = None
     """Named size (nano, micro, mini, small, base, medium, large, xl); other fields given beside it win."""
-    arrangement: Literal["encoder", "decoder", "encoder_decoder"] = "decoder"
+    arrangement: Arrangement = "decoder"
     """encoder (BERT), decoder (GPT) or encoder_decoder (T5)."""
     vocab_size: int | None = None
     """Tokens the embedding knows; taken from the tokenizer when left out."""
@@ -63,32 +85,87 @@ class TransformerConfig:
     d_head: int = FROM_SIZE
     """Width of a head (default: d_model / n_heads)."""
     d_ff: int = FROM_SIZE
-    """Inner width of the feed-forward (default: 4 d_model, or 8/3 d_model rounded up to 64 for swiglu)."""
+    """Inner width of the feed-forward (default: 4 d_model, or 8/3 d_model rounded up to 64 where it is gated)."""
     max_length: int = 1024
     """Positions available."""
-    positions: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"
-    """How positions are told apart."""
+
+    positions: Positions = "rotary"
+    """rotary, learned or sinusoidal vectors, alibi or relative (T5) score biases, or none."""
+    sinusoid: Literal["interleaved", "halves", "fairseq"] = "interleaved"
+    """Layout of sinusoidal positions: Vaswani's, sines then cosines (Marian), or fairseq's."""
     rotary_base: float = 10000.0
     """Wavelength base of rotary positions."""
+    rotary_share: float = 1.0
+    """Share of a head's dimensions that rotary positions turn (GPT-NeoX: 0.25)."""
+    rotary_scaling: RotaryScaling | None = None
+    """Rotary positions beyond the trained length."""
+    relative_buckets: int = 32
+    """Distances that relative positions tell apart."""
+    relative_distance: int = 128
+    """From this distance on, relative positions are all the same."""
+
+    attention: Literal["dot_product", "additive"] = "dot_product"
+    """Scores: scaled products (Vaswani et al. 2017) or v^T tanh(q + k) (Bahdanau et al. 2015)."""
+    attention_scale: float | None = None
+    """Factor of dot products (default: d_head^-0.5; T5: 1)."""
+    attention_softcap: float | None = None
+    """Scores go through cap * tanh(score / cap) (Gemma 2)."""
+    qk_norm: bool = False
+    """Normalise queries and keys of every head."""
+    window: int | None = None
+    """Self-attention sees keys less than this many positions away; everything when left out."""
+    full_attention_every: int | None = None
+    """With a window: every n-th layer sees everything (Gemma: 2)."""
+    global_tokens: int | None = None
+    """With a window: tokens at the start of a document that see, and are seen by, all of it (Longformer)."""
+    memory_length: int = 0
+    """Hidden states of earlier rows a layer also attends to (Transformer-XL)."""
+
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Normalisation."""
-    norm_placement: Literal["pre", "post"] = "pre"
-    """Before each sub-layer (GPT-2) or after each residual sum (Vaswani, BERT)."""
+    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
+    """Before each sub-layer (GPT-2), after each residual sum (Vaswani, BERT), or before and after it (Gemma 2)."""
     norm_eps: float = 1e-5
     """Added to the variance."""
-    feedforward: Literal["gelu", "swiglu"] = "gelu"
-    """Feed-forward network."""
+    embedding_norm: bool = False
+    """Normalise embeddings before the first block (BERT, BART)."""
+    parallel_residual: bool = False
+    """Attention and feed-forward read the same input, side by side (GPT-NeoX); pre-norm only."""
+    feedforward: Feedforward = "gelu"
+    """Activation of the feed-forward network; swiglu, geglu, geglu_tanh and reglu are gated (Shazeer 2020)."""
     bias: bool = False
     """Biases in linear layers and layer norms."""
+    qkv_bias: bool = DERIVED
+    """Biases of queries, keys and values (default: as bias; Qwen 2 has these alone)."""
     dropout: float = 0.0
     """Of embeddings, attention weights and sub-layer outputs."""
+
     tie_embeddings: bool = True
     """Use the embedding as output matrix."""
+    scale_embeddings: bool = DERIVED
+    """Multiply embeddings by sqrt(d_model) (default: with sinusoidal positions, beside which they are too small)."""
+    token_types: int = 0
+    """Kinds of tokens with an embedding of their own (BERT's sentence A and B: 2)."""
+    output_bias: bool = False
+    """A bias for every token's score."""
+    output_transform: bool = False
+    """A dense layer, activation and norm before the output matrix (BERT)."""
+    output_scale: float = 1.0
+    """Factor of the scores of tokens (T5 with tied embeddings: d_model^-0.5)."""
+    output_softcap: float | None = None
+    """Scores of tokens go through cap * tanh(score / cap) (Gemma 2)."""
+
+    init: Init = "gpt2"
+    """Initial weights; mup makes learning rates transfer across widths."""
     init_std: float = 0.02
-    """Standard deviation of initial weights; residual outputs get less with depth."""
+    """Standard deviation of initial weights (gpt2, bert, mup)."""
+    mup_base_width: int | None = None
+    """With init mup: the d_model at which learning rate and deviation were tuned."""
     given: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.rotary_scaling, dict):  # checkpoints hold plain values
+            object.__setattr__(self, "rotary_scaling", RotaryScaling(**self.rotary_scaling))
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
         object.__setattr__(self, "given", given)
         if self.size is not None and self.size not in SIZES:
@@ -100,62 +177,15 @@ class TransformerConfig:
             self._fill("n_encoder_layers", self.n_layers)
         self._fill("n_kv_heads", self.n_heads)
         self._fill("d_head", self.d_model // max(self.n_heads, 1))
-        gated = self.feedforward == "swiglu"
-        self._fill("d_ff", -(-8 * self.d_model // 3 // 64) * 64 if gated else 4 * self.d_model)
-        if problems := [*self._wrong_values(), *self._wrong_pairs()]:
+        self._fill("d_ff", -(-8 * self.d_model // 3 // 64) * 64 if self.gated else 4 * self.d_model)
+        self._fill("qkv_bias", self.bias)
+        self._fill("scale_embeddings", self.positions == "sinusoidal")
+        if problems := checks.problems(self):
             raise ConfigError("; ".join(problems))
 
-    def _fill(self, name: str, value: int) -> None:
+    def _fill(self, name: str, value: Any) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
-
-    def _wrong_values(self) -> list[str]:
-        """Mistakes that one field makes alone."""
-        found = []
-        for name, hint in get_type_hints(TransformerConfig).items():
-            choices = get_args(hint)
-            if name in CHOICES and (value := getattr(self, name)) not in choices:
-                known = f"{nearest(str(value), choices)} (known: {', '.join(choices)})"
-                found.append(f"unknown backbone.{name} '{value}'{known}")
-        for name in COUNTS:
-            value = self.given.get(name, 1)  # what is derived from a wrong value is not a second mistake
-            if value < 1:
-                found.append(f"backbone.{name} must be at least 1, not {value}")
-        if self.pad_id is not None and self.pad_id < 0:
-            found.append(f"backbone.pad_id must not be negative, not {self.pad_id}")
-        for name in ABOVE_ZERO:
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                found.append(f"backbone.{name} must be above 0, not {value}")
-        if not 0 <= self.dropout < 1:
-            found.append(f"backbone.dropout must be in [0, 1), not {self.dropout}")
-        return found
-
-    def _wrong_pairs(self) -> list[str]:
-        """Mistakes that two fields make together."""
-        found = []
-        sound = self.n_heads > 0 and self.d_model > 0
-        if "d_head" not in self.given and sound and self.d_model % self.n_heads:
-            found.append(
-                f"backbone.n_heads {self.n_heads} does not divide backbone.d_model {self.d_model}; "
-                f"set backbone.d_head or take {nearest_divisor(self.d_model, self.n_heads)} heads"
-            )
-        elif self.positions == "rotary" and self.d_head % 2:
-            found.append(f"backbone.positions rotary needs an even backbone.d_head, not {self.d_head}")
-        if self.n_kv_heads > 0 and self.n_heads > 0 and self.n_heads % self.n_kv_heads:
-            found.append(
-                f"backbone.n_kv_heads {self.n_kv_heads} does not divide backbone.n_heads {self.n_heads}; "
-                f"the nearest that does is {nearest_divisor(self.n_heads, self.n_kv_heads)}"
-            )
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            found.append(f"backbone.positions sinusoidal needs an even backbone.d_model, not {self.d_model}")
-        if self.n_encoder_layers is not None and self.arrangement != "encoder_decoder":
-            found.append(
-                f"backbone.n_encoder_layers needs backbone.arrangement encoder_decoder, not {self.arrangement}"
-            )
-        if self.pad_id is not None and self.vocab_size is not None and not 0 <= self.pad_id < self.vocab_size:
-            found.append(f"backbone.pad_id {self.pad_id} is outside backbone.vocab_size {self.vocab_size}")
-        return found
 
     def replace(self, **changes: Any) -> TransformerConfig:
         """A copy with some fields changed; everything filled in before stays."""
@@ -163,56 +193,46 @@ class TransformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``TransformerConfig(**config.to_dict()) == config``."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        if self.rotary_scaling is not None:
+            values["rotary_scaling"] = asdict(self.rotary_scaling)
+        return values
 
-    # Counting -------------------------------------------------------------------------------------------------
+    # What follows from the fields -------------------------------------------------------------------------------
 
-    def _norm_params(self) -> int:
-        return self.d_model * (2 if self.norm == "layernorm" and self.bias else 1)
+    @property
+    def gated(self) -> bool:
+        """The feed-forward has a gate."""
+        return self.feedforward in GATED
 
-    def _attention_params(self, biases: bool) -> int:
-        inner, inner_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
-        weights = self.d_model * (inner + 2 * inner_kv) + inner * self.d_model
-        return weights + (inner + 2 * inner_kv + self.d_model if biases else 0)
+    @property
+    def causal(self) -> bool:
+        """Tokens of the main stack do not see later ones."""
+        return self.arrangement != "encoder"
 
-    def _feedforward_params(self, biases: bool) -> int:
-        up = 2 if self.feedforward == "swiglu" else 1
-        return (up + 1) * self.d_model * self.d_ff + (up * self.d_ff + self.d_model if biases else 0)
+    @property
+    def rotary_width(self) -> int:
+        """Dimensions of a head that are turned."""
+        return int(self.d_head * self.rotary_share)
 
-    def _stacks(self) -> list[tuple[int, int]]:
-        """(blocks, attentions a block has) of each stack."""
-        if self.arrangement == "encoder_decoder":
-            return [(self.n_encoder_layers, 1), (self.n_layers, 2)]
-        return [(self.n_layers, 1)]
+    @property
+    def width_multiplier(self) -> float:
+        """d_model over the width that was tuned (muP, Yang et al. 2022); 1 for other kinds of initial weights."""
+        return self.d_model / self.mup_base_width if self.init == "mup" and self.mup_base_width else 1.0
 
-    def _matrix_params(self, biases: bool = False) -> int:
-        attention, feedforward = self._attention_params(biases), self._feedforward_params(biases)
-        return sum(layers * (attentions * attention + feedforward) for layers, attentions in self._stacks())
+    def layer_window(self, layer: int) -> int | None:
+        """Window of one layer, counted from 0."""
+        every = self.full_attention_every
+        return None if every and (layer + 1) % every == 0 else self.window
 
     def num_params(self, embeddings: bool = True) -> int:
-        """Parameters of the backbone; without ``embeddings`` (tokens, learned positions), of blocks and norms alone.
+        """Parameters of the backbone; without ``embeddings`` (tokens, types, positions), of blocks and norms alone.
 
         Raises:
             ConfigError: the embedding is asked for and ``vocab_size`` is not known.
         """
-        norms = sum(layers * (attentions + 1) for layers, attentions in self._stacks())
-        norms += len(self._stacks()) if self.norm_placement == "pre" else 0
-        total = self._matrix_params(self.bias) + norms * self._norm_params()
-        if not embeddings:
-            return total
-        if self.vocab_size is None:
-            raise ConfigError("backbone.vocab_size must be known to count the embedding")
-        learned = self.max_length * self.d_model if self.positions == "learned" else 0
-        return total + self.vocab_size * self.d_model + learned
+        return counting.num_params(self, embeddings)
 
     def flops_per_token(self, length: int) -> int:
-        """Training FLOPs a token at sequence length T: ``6 N + 12 L H Dh T``.
-
-        N counts the matrices of the blocks and the output head, not the input embedding, positions, norms and biases;
-        attention is counted in full, also where it is causal. The convention of PaLM (Chowdhery et al. 2022,
-        appendix B). In an encoder_decoder, for one target token and one source token of an equally long source; L is
-        then the number of attentions, cross-attention included.
-        """
-        matrices = self._matrix_params() + (self.vocab_size or 0) * self.d_model
-        attentions = sum(layers * each for layers, each in self._stacks())
-        return 6 * matrices + 12 * attentions * self.n_heads * self.d_head * length
+        """Training FLOPs a token at sequence length T; see :func:`lightning_nlp.backbone.counting.flops_per_token`."""
+        return counting.flops_per_token(self, length)

@@ -1,40 +1,134 @@
-"""Initial weights: normal with a small deviation, less for what is added to the residual stream, less with depth."""
+"""Initial weights, by the published recipes; what is added to the residual stream gets less with depth.
+
+========  ======================================================================================================
+gpt2      normal, ``init_std``; outputs into the residual stream ``init_std / sqrt(additions)`` (Radford et al. 2019)
+bert      normal, ``init_std``, cut at two deviations (Devlin et al. 2019)
+t5        normal by fan: queries ``(D Dh)^-0.5``, keys and values ``D^-0.5``, outputs by their own inputs, embeddings 1
+          (Raffel et al. 2020), so that no scale is needed in attention
+xavier    uniform by the sum of fans (Glorot & Bengio 2010), embeddings ``D^-0.5`` (Vaswani et al. 2017)
+small     ``sqrt(2 / 5 D)``, outputs ``2 / (L sqrt(D))`` (Nguyen & Salazar 2019; Wang & Komatsuzaki 2021)
+mup       as gpt2 at ``mup_base_width``; matrices of wider models ``1 / sqrt(multiplier)`` of it (Yang et al. 2022)
+========  ======================================================================================================
+
+Biases start at 0. *additions* counts the sub-layers of the whole stack: two a layer, three with cross-attention.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nlp.backbone.config import TransformerConfig
 
-RESIDUAL_OUTPUTS = ("attention.output", "cross_attention.output", "feedforward.down")
+RESIDUAL_OUTPUTS = ("attention.output", "feedforward.down")
+
+Parts = list[Tensor]
+"""The matrices that one fused weight holds."""
 
 
 @torch.no_grad()
 def init_weights(module: nn.Module, config: TransformerConfig) -> None:
     """Set every parameter of ``module`` (backbone and heads) anew; also right after ``to_empty`` from the meta device.
 
-    Outputs that add to the residual stream get ``init_std / sqrt(n)``, n the additions of their stack: two a layer,
-    three with cross-attention (GPT-2, Radford et al. 2019). Modules of other kinds set their parameters themselves, in
-    ``reset_parameters``.
+    Modules that are neither linear nor embeddings set their parameters themselves, in ``reset_parameters``.
 
     Raises:
         TypeError: a module has parameters and no ``reset_parameters``: they would stay whatever memory held.
     """
+    rule = RULES[config.init](config)
     outputs = [name for name, child in module.named_modules() if name.endswith(RESIDUAL_OUTPUTS)]
     additions = Counter(name.partition("layers.")[0] for name in outputs)
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
-            share = additions[name.partition("layers.")[0]] if name.endswith(RESIDUAL_OUTPUTS) else 1
-            nn.init.normal_(child.weight, std=config.init_std / math.sqrt(share))
+            share = additions[name.partition("layers.")[0]] if name.endswith(RESIDUAL_OUTPUTS) else 0
+            for part in parts_of(name, child.weight, config):
+                rule.matrix(part, name, share)
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
         elif isinstance(child, nn.Embedding):
-            nn.init.normal_(child.weight, std=config.init_std)
+            rule.embedding(child.weight, name)
         elif next(child.parameters(recurse=False), None) is not None:
             if not hasattr(child, "reset_parameters"):
                 raise TypeError(f"{type(child).__name__} '{name}' has parameters but no reset_parameters()")
             child.reset_parameters()
+
+
+def parts_of(name: str, weight: Tensor, config: TransformerConfig) -> Parts:
+    """A fused weight as the matrices it is made of; they share its memory."""
+    inner, inner_kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+    if name.endswith("query_key_value"):
+        return list(weight.split([inner, inner_kv, inner_kv]))
+    return list(weight.chunk(2)) if name.endswith("key_value") else [weight]
+
+
+class GPT2:
+    """See the module's text; the base of the other rules."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self.config, self.std = config, config.init_std
+
+    def matrix(self, weight: Tensor, name: str, additions: int) -> None:
+        """Fill one matrix ``[out, in]``; ``additions`` is 0 unless it adds to the residual stream."""
+        nn.init.normal_(weight, std=self.std / math.sqrt(additions or 1))
+
+    def embedding(self, weight: Tensor, name: str) -> None:
+        """Fill one table ``[n, D]``."""
+        nn.init.normal_(weight, std=self.std)
+
+
+class BERT(GPT2):
+    def matrix(self, weight: Tensor, name: str, additions: int) -> None:
+        nn.init.trunc_normal_(weight, std=self.std, a=-2 * self.std, b=2 * self.std)
+
+    def embedding(self, weight: Tensor, name: str) -> None:
+        self.matrix(weight, name, 0)
+
+
+class T5(GPT2):
+    def matrix(self, weight: Tensor, name: str, additions: int) -> None:
+        std = weight.shape[1] ** -0.5
+        first = weight.storage_offset() == 0  # of a fused weight, the queries
+        if name.endswith((".query_key_value", ".query", "global_query_key_value")) and first:
+            std *= self.config.d_head**-0.5
+        nn.init.normal_(weight, std=std)
+
+    def embedding(self, weight: Tensor, name: str) -> None:
+        nn.init.normal_(weight, std=self.config.d_model**-0.5 if name.endswith("positions.embedding") else 1.0)
+
+
+class Xavier(GPT2):
+    def matrix(self, weight: Tensor, name: str, additions: int) -> None:
+        nn.init.xavier_uniform_(weight)
+
+    def embedding(self, weight: Tensor, name: str) -> None:
+        nn.init.normal_(weight, std=self.config.d_model**-0.5)
+
+
+class Small(GPT2):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.std = math.sqrt(2 / (5 * config.d_model))
+
+    def matrix(self, weight: Tensor, name: str, additions: int) -> None:
+        """Outputs count layers as pairs of additions, so that deep stacks with cross-attention get no more."""
+        std = self.std if not additions else 2 / (additions / 2 * math.sqrt(self.config.d_model))
+        nn.init.normal_(weight, std=std)
+
+
+class MuP(GPT2):
+    def matrix(self, weight: Tensor, name: str, additions: int) -> None:
+        nn.init.normal_(weight, std=self.std / math.sqrt(self.config.width_multiplier * (additions or 1)))
+
+
+RULES: dict[str, Callable[[TransformerConfig], GPT2]] = {
+    "gpt2": GPT2,
+    "bert": BERT,
+    "t5": T5,
+    "xavier": Xavier,
+    "small": Small,
+    "mup": MuP,
+}

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_nlp.errors import ConfigError
+
 
 class AttentionMask:
     """Visibility of keys to queries, and what each kernel wants to know about it (computed at most once).
@@ -19,7 +21,14 @@ class AttentionMask:
         causal: keys after the query are hidden; query 0 stands at key ``offset``.
         query_segments: ``[B, T]``, or None.
         key_segments: ``[B, S]`` (default: those of the queries).
-        offset: keys that precede the first query (the length of a cache).
+        offset: keys that precede the first query (the length of a cache or of a memory).
+        prefix: ``[B, S]``, True for keys that also earlier queries of their segment see (prefix language models).
+        window: keys this many positions away, or more, are hidden (Longformer, Mistral).
+        global_keys: ``[B, S]``, True for keys that are seen from any distance; for kernels with a window.
+        cross: queries and keys are different sequences.
+
+    Raises:
+        ConfigError: a window, prefix or causal order between different sequences.
     """
 
     def __init__(
@@ -28,22 +37,52 @@ class AttentionMask:
         query_segments: Tensor | None = None,
         key_segments: Tensor | None = None,
         offset: int = 0,
+        *,
+        prefix: Tensor | None = None,
+        window: int | None = None,
+        global_keys: Tensor | None = None,
+        cross: bool = False,
     ) -> None:
+        if cross and (window is not None or causal or prefix is not None):
+            named = "a window" if window is not None else "a causal order" if causal else "a prefix"
+            raise ConfigError(f"cross-attention has no use for {named}: its queries and keys are different sequences")
         self.causal = causal
         self.offset = offset
         self.query_segments = query_segments
         self.key_segments = query_segments if key_segments is None else key_segments
-        self.own = key_segments is None and offset == 0
+        self.own = key_segments is None and offset == 0 and not cross
         """Queries and keys are the same positions."""
+        self.prefix = prefix if causal else None
+        self.window = window
+        self.global_keys = global_keys if window is not None else None
         self._dense: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._windowed: dict[int, AttentionMask] = {}
+
+    def within(self, window: int | None, global_keys: Tensor | None = None) -> AttentionMask:
+        """The same mask with a window; every layer with that window gets the same object."""
+        if window is None:
+            return self
+        if window not in self._windowed:
+            keys = self.key_segments if self.key_segments is not self.query_segments else None
+            self._windowed[window] = AttentionMask(
+                self.causal, self.query_segments, keys, self.offset,
+                prefix=self.prefix, window=window, global_keys=global_keys,
+            )  # fmt: skip
+        return self._windowed[window]
+
+    def reaches(self, queries: int, keys: int) -> bool:
+        """True when the window, if any, hides nothing from ``queries`` at the end of ``keys``."""
+        return self.window is None or max(self.offset + queries, keys) <= self.window
 
     @cached_property
     def plain(self) -> bool:
-        """True when no mask tensor is needed: ``is_causal``, or nothing at all, says everything.
+        """True when, but for a window, no mask tensor is needed: ``is_causal``, or nothing at all, says everything.
 
         Right-padded causal rows of one segment qualify: padding is in the future of every real query.
         """
         queries, keys = self.query_segments, self.key_segments
+        if self.prefix is not None:
+            return False
         if queries is None or keys is None:
             return self.own or not self.causal
         if self.causal and not self.own:
@@ -83,11 +122,27 @@ class AttentionMask:
             return False
         return len({(row, number) for row, _, _, number in self.runs if number > 0}) == len(self.spans)
 
+    def piece(self, row: int, start: int, stop: int) -> AttentionMask:
+        """The mask of one document of a mask that :attr:`splits`."""
+        if self.prefix is None and self.global_keys is None:
+            return self._one_document
+        cut = [None if x is None else x[row : row + 1, start:stop] for x in (self.prefix, self.global_keys)]
+        return AttentionMask(self.causal, prefix=cut[0], window=self.window, global_keys=cut[1])
+
+    @cached_property
+    def _one_document(self) -> AttentionMask:
+        return AttentionMask(self.causal, window=self.window)
+
     def dense(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """Boolean ``[B or 1, 1, T, S]``: True where the query sees the key."""
-        mask = torch.ones(1, queries, keys, dtype=torch.bool, device=device)
-        if self.causal:
-            mask = mask.tril(self.offset)
+        distance = torch.arange(self.offset, self.offset + queries, device=device)[:, None]
+        distance = (distance - torch.arange(keys, device=device))[None]
+        mask = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
+        if self.prefix is not None:
+            mask = mask | self.prefix[:, None, :]
+        if self.window is not None:
+            near = distance.abs() < self.window
+            mask = mask & (near if self.global_keys is None else near | self.global_keys[:, None, :])
         if self.query_segments is not None and self.key_segments is not None:
             same = self.query_segments[:, :, None] == self.key_segments[:, None, :]
             mask = mask & same & (self.key_segments > 0)[:, None, :]

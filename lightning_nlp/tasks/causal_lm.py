@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.backbone.loss import linear_cross_entropy
+from lightning_nlp.backbone.output import TokenOutput
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.generate import generate
 from lightning_nlp.decoding.sampling import GenerationConfig
@@ -31,23 +31,24 @@ class CausalLMHead(Head):
         super().__init__()
         self.generation = generation
         self.sample_prompts = sample_prompts
-        self.output: nn.Linear | None = None
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        if not config.tie_embeddings:
-            assert config.vocab_size is not None
-            self.output = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.output = TokenOutput(config)
         self.metrics = LanguageModelMetrics()
 
-    def weight(self, backbone: Transformer) -> Tensor:
-        """Output matrix ``[V, D]``."""
-        return backbone.embedding_weight if self.output is None else self.output.weight
+    def scores(self, backbone: Transformer, hidden: Tensor) -> Tensor:
+        """Scores ``[..., V]`` of the next token."""
+        return self.output(hidden, backbone.embedding_weight)
+
+    def loss(self, backbone: Transformer, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (sum, count) of ``labels [..]`` at ``hidden [.., D]``."""
+        return self.output.loss(hidden.flatten(0, -2), backbone.embedding_weight, labels.flatten())
 
     def forward(self, backbone: Transformer, batch: dict[str, Any]) -> Losses:
         """Next-token loss of ``tokens [B, T]`` against ``labels [B, T]`` (-100: no loss)."""
         hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"])
-        return {"loss": linear_cross_entropy(hidden.flatten(0, 1), self.weight(backbone), batch["labels"].flatten())}
+        return {"loss": self.loss(backbone, hidden, batch["labels"])}
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         loss_sum, count = self(backbone, batch)["loss"]
@@ -70,7 +71,7 @@ class CausalLMHead(Head):
         pad = self.tokenizer.pad_id
         return generate(
             backbone,
-            lambda hidden: hidden @ self.weight(backbone).T,
+            lambda hidden: self.scores(backbone, hidden),
             prompts,
             generation,
             eos_id=self.tokenizer.eos_id,
@@ -101,7 +102,7 @@ class CausalLMHead(Head):
             if ids:
                 real = batch["segments"][row] > 0
                 tokens, labels = batch["tokens"][row][real].tolist(), batch["labels"][row][real].tolist()
-                loss, count = linear_cross_entropy(hidden[row][real], self.weight(backbone), batch["labels"][row][real])
+                loss, count = self.loss(backbone, hidden[row][real], batch["labels"][row][real])
                 prompts.append(tokens if labels[-1] == self.tokenizer.eos_id else [*tokens, labels[-1]])
                 kept.append((ids[0], batch["texts"][row], float(loss), int(count)))
         for record, new in zip(kept, self.continuations(backbone, prompts, self.generation), strict=True):

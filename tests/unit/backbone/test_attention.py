@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nlp.backbone import attention
-from lightning_nlp.backbone.attention import attend, reference
+from lightning_nlp.backbone.attention import Scoring, attend, reference
 from lightning_nlp.backbone.masks import AttentionMask
 
 LAYOUTS = {
@@ -43,8 +43,8 @@ def with_gradients(function, inputs: list[Tensor], dtype: torch.dtype, real: Ten
 
 def assert_like_reference(inputs, mask, dtype, real, scale=None):
     inputs = [x.to(dtype).double() for x in inputs]
-    expected = with_gradients(reference, inputs, torch.float64, real, mask, 0.0, scale)
-    found = with_gradients(attend, inputs, dtype, real, mask, 0.0, scale)
+    expected = with_gradients(reference, inputs, torch.float64, real, mask, 0.0, Scoring(scale=scale))
+    found = with_gradients(attend, inputs, dtype, real, mask, 0.0, Scoring(scale=scale))
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 6e-2}[dtype]
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.isfinite(ours).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_nlp.backbone.attention import attend, fused, per_document, products, reference
+from lightning_nlp.backbone.attention import PLAIN, attend, fused, per_document, products, reference
 from lightning_nlp.backbone.masks import AttentionMask
 
 CASES = {  # causal, segments of queries, segments of keys, offset
@@ -61,14 +61,14 @@ def masked(kernel):
 
     def call(query, key, value, mask):
         visible, empty = mask.for_kernel(query.shape[2], key.shape[2], query.device)
-        output = kernel(query, key, value, visible, False, 0.0, None)
+        output = kernel(query, key, value, visible, False, 0.0, PLAIN)
         return output if empty is None else output.masked_fill(empty, 0.0)
 
     return call
 
 
 def plain(kernel):
-    return lambda query, key, value, mask: kernel(query, key, value, None, mask.causal, 0.0, None)
+    return lambda query, key, value, mask: kernel(query, key, value, None, mask.causal, 0.0, PLAIN)
 
 
 KERNELS = {
@@ -78,7 +78,7 @@ KERNELS = {
     "products with mask": (masked(products), lambda mask: True),
     "fused": (plain(fused), lambda mask: mask.plain),
     "products": (plain(products), lambda mask: mask.plain),
-    "per document": (lambda *inputs: per_document(*inputs, 0.0, None), lambda mask: mask.splits),
+    "per document": (lambda *inputs: per_document(*inputs, 0.0, PLAIN), lambda mask: mask.splits),
 }
 
 

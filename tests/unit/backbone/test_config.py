@@ -46,7 +46,7 @@ def test_fields_left_out_come_from_the_size_or_each_other(given, expected):
     [
         ({"size": "smal"}, ["backbone.size 'smal'", "did you mean 'small'?"]),
         ({"positions": "rotry"}, ["backbone.positions 'rotry'", "did you mean 'rotary'?"]),
-        ({"feedforward": "relu6"}, ["backbone.feedforward 'relu6'", "gelu, swiglu"]),
+        ({"feedforward": "relu6"}, ["backbone.feedforward 'relu6'", "did you mean 'relu'", "geglu_tanh"]),
         ({"d_model": 100, "n_heads": 3}, ["n_heads 3", "d_model 100", "take 2 heads"]),
         ({"n_heads": 4, "n_kv_heads": 3}, ["n_kv_heads 3", "n_heads 4", "nearest that does is 2"]),
         ({"d_head": 7}, ["positions rotary", "d_head", "7"]),

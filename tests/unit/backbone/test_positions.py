@@ -9,6 +9,7 @@ import torch
 
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.positions import POSITIONS, positions_of
+from lightning_nlp.backbone.transformer import Transformer
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,12 @@ def test_sinusoids_tell_positions_apart_where_one_scalar_formula_does_not():
     assert flawed.max() - flawed.min() < 1e-4
 
 
-def test_sinusoids_scale_the_embedding_as_in_the_paper():
-    config = TransformerConfig(positions="sinusoidal", d_model=16, n_heads=1)
-    part, index = POSITIONS["sinusoidal"](config), torch.arange(3)[None]
-    difference = part(torch.ones(1, 3, 16), index) - part(torch.zeros(1, 3, 16), index)
-    torch.testing.assert_close(difference, torch.full((1, 3, 16), 4.0))
+def test_embeddings_beside_sinusoids_are_scaled_as_in_the_paper():
+    config = TransformerConfig(positions="sinusoidal", d_model=16, n_heads=1, vocab_size=5)
+    assert config.scale_embeddings and not TransformerConfig(positions="learned").scale_embeddings
+    model = Transformer(config)
+    torch.nn.init.ones_(model.token_embedding.weight)
+    torch.testing.assert_close(model._embed(torch.tensor([[3]]), None), torch.full((1, 1, 16), 4.0))
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
