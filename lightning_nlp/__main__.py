@@ -16,9 +16,11 @@ HEAVY = {
     "predict": "answers for a file of texts, as JSON lines",
 }
 LIGHT = {
-    "generate": ("lightning_nlp.cli.generate", "text from a trained language model"),
-    "data": ("lightning_nlp.cli.data_command", "build sample corpora, list them"),
-    "list": ("lightning_nlp.cli.listing", "tasks, backbones, objectives, schedules, samples ..."),
+    "generate": ("lightning_nlp.cli.generate:main", "text from a trained language model"),
+    "import": ("lightning_nlp.cli.interop:import_main", "make a run out of a Hugging Face folder"),
+    "export": ("lightning_nlp.cli.interop:export_main", "write a trained model for other libraries"),
+    "data": ("lightning_nlp.cli.data_command:main", "build sample corpora, list them"),
+    "list": ("lightning_nlp.cli.listing:main", "tasks, backbones, objectives, schedules, samples ..."),
 }
 EXAMPLES = """\
 examples:
@@ -72,7 +74,8 @@ def dispatch(arguments: list[str]) -> int:
     if verb in HEAVY:
         return int(importlib.import_module("lightning_nlp.cli.app").main(arguments))
     if verb in LIGHT:
-        return int(importlib.import_module(LIGHT[verb][0]).main(arguments[1:]))
+        module, _, function = LIGHT[verb][0].partition(":")
+        return int(getattr(importlib.import_module(module), function)(arguments[1:]))
     verbs = [*HEAVY, *LIGHT]
     if verb.startswith("-"):
         hint = nearest(verb, ["--help", "--version"])

@@ -32,6 +32,13 @@ BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
     "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
 }
+FAMILIES = {
+    "gpt2": "lightning_nlp.interop.gpt2:GPT2",
+    "llama": "lightning_nlp.interop.llama:Llama",
+    "mistral": "lightning_nlp.interop.llama:Mistral",
+    "qwen2": "lightning_nlp.interop.llama:Qwen2",
+    "qwen3": "lightning_nlp.interop.llama:Qwen3",
+}
 
 
 def load(registry: dict[str, str], name: str, what: str = "name") -> Any:

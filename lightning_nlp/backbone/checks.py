@@ -14,13 +14,14 @@ COUNTS = (
     *("n_layers", "n_encoder_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff", "vocab_size", "max_length"),
     *("relative_buckets", "relative_distance", "window", "full_attention_every", "global_tokens", "mup_base_width"),
 )
-NOT_NEGATIVE = ("pad_id", "memory_length", "token_types")
+NOT_NEGATIVE = ("pad_id", "decoder_start_id", "memory_length", "token_types")
 ABOVE_ZERO = (
     *("rotary_base", "rotary_share", "norm_eps", "init_std", "output_scale"),
     *("attention_scale", "attention_softcap", "output_softcap"),
 )
 
 BELONGS: dict[str, tuple[str, Any]] = {
+    "decoder_start_id": ("arrangement", "encoder_decoder"),
     "n_encoder_layers": ("arrangement", "encoder_decoder"),
     "sinusoid": ("positions", "sinusoidal"),
     "rotary_base": ("positions", "rotary"),
@@ -136,8 +137,9 @@ def wrong_shapes(config: TransformerConfig) -> list[str]:
                 f"backbone.relative_distance {c.relative_distance} must be above the {near} distances that "
                 f"backbone.relative_buckets {c.relative_buckets} tells apart one by one"
             )
-    if c.pad_id is not None and c.vocab_size is not None and c.pad_id >= c.vocab_size:
-        found.append(f"backbone.pad_id {c.pad_id} is outside backbone.vocab_size {c.vocab_size}")
+    for name in ("pad_id", "decoder_start_id"):
+        if (number := getattr(c, name)) is not None and c.vocab_size is not None and number >= c.vocab_size:
+            found.append(f"backbone.{name} {number} is outside backbone.vocab_size {c.vocab_size}")
     return found
 
 

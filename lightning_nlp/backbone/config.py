@@ -72,6 +72,8 @@ class TransformerConfig:
     """Tokens the embedding knows; taken from the tokenizer when left out."""
     pad_id: int | None = None
     """Token that fills up rows; taken from the tokenizer when left out."""
+    decoder_start_id: int | None = None
+    """Token that targets of an encoder_decoder start from (default: the tokenizer's start token, else its padding)."""
     n_layers: int = FROM_SIZE
     """Blocks of the stack (of the decoder in an encoder_decoder)."""
     n_encoder_layers: int = FROM_SIZE

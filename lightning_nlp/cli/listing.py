@@ -24,6 +24,11 @@ DESCRIPTIONS = {
     "constant": "warm-up, then the same learning rate",
     "linear": "warm-up, then a straight line to `final`",
     "cosine": "warm-up, then half a cosine to `final`",
+    "gpt2": "GPT-2, decoder",
+    "llama": "Llama 1 to 3, decoder",
+    "mistral": "Mistral, decoder with a window",
+    "qwen2": "Qwen 2 and 2.5, decoder",
+    "qwen3": "Qwen 3, decoder",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
 }
@@ -33,6 +38,7 @@ REGISTRIES = {
     "objectives": registry.OBJECTIVES,
     "optimizers": registry.OPTIMIZERS,
     "schedules": registry.SCHEDULES,
+    "families": registry.FAMILIES,
     "samples": registry.BUILDERS,
 }
 
