@@ -182,7 +182,7 @@ def banded(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, dropo
     reach = mask.window - 1
     block = max(mask.window, BAND_BLOCK)
     blocks = -(-length // block)
-    after = 0 if mask.causal else reach
+    after = 0 if mask.causal and mask.prefix is None else reach
     span = reach + block + after
 
     def in_blocks(x: Tensor) -> Tensor:
