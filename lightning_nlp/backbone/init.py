@@ -121,7 +121,9 @@ class Small(GPT2):
 
 class MuP(GPT2):
     def matrix(self, weight: Tensor, name: str, additions: int) -> None:
-        nn.init.normal_(weight, std=self.std / math.sqrt(self.config.width_multiplier * (additions or 1)))
+        """The output matrix keeps its deviation: its scores are divided by the multiplier instead."""
+        wider = 1.0 if name.endswith("output.matrix") else self.config.width_multiplier
+        nn.init.normal_(weight, std=self.std / math.sqrt(wider * (additions or 1)))
 
 
 RULES: dict[str, Callable[[TransformerConfig], GPT2]] = {
@@ -132,3 +134,15 @@ RULES: dict[str, Callable[[TransformerConfig], GPT2]] = {
     "small": Small,
     "mup": MuP,
 }
+
+
+def learning_rate_scale(name: str, config: TransformerConfig) -> float:
+    """Factor of a parameter's learning rate under Adam, by its name: muP's for matrices inside blocks, else 1.
+
+    Matrices whose inputs and outputs both grow with the width get ``1 / multiplier`` (Yang et al. 2022, table 8);
+    embeddings, biases and norms, and the output matrix, whose scores are divided instead, keep the rate.
+    """
+    hidden = (
+        ".layers." in name and name.endswith(".weight") and "norm" not in name and not name.endswith("after.weight")
+    )
+    return 1.0 / config.width_multiplier if hidden or ".transform.dense.weight" in name else 1.0

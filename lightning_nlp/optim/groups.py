@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+DECAYED, UNDECAYED = "decayed", "undecayed"
+Scale = Callable[[str], float]
+"""A parameter's name to the factor of its learning rate."""
 Rule = Callable[[nn.Module, nn.Parameter], bool]
 """``(the module that owns it, the parameter) -> it is not decayed``."""
 
@@ -16,11 +19,14 @@ def all_but_matrices(owner: nn.Module, parameter: nn.Parameter) -> bool:
     return parameter.ndim < 2 or isinstance(owner, nn.Embedding)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, no_decay: Rule = all_but_matrices) -> list[dict[str, Any]]:
-    """Split the trainable parameters of ``module`` into a decayed and an undecayed group.
+def parameter_groups(
+    module: nn.Module, weight_decay: float, no_decay: Rule = all_but_matrices, lr_scale: Scale = lambda name: 1.0
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters of ``module`` into decayed and undecayed groups, one pair a learning-rate scale.
 
     A shared parameter is undecayed if ``no_decay`` says so for one of its owners: an embedding stays undecayed also
-    when an output layer shares its weight.
+    when an output layer shares its weight. Decay is divided by the scale, so that what a step takes off a weight does
+    not depend on it.
 
     Raises:
         RuntimeError: a trainable parameter is in no group, or in two; names it.
@@ -31,17 +37,22 @@ def parameter_groups(module: nn.Module, weight_decay: float, no_decay: Rule = al
         for parameter in owner.parameters(recurse=False)
         if no_decay(owner, parameter)
     }
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for _, parameter in module.named_parameters():  # a shared parameter is listed once
+    found: dict[tuple[float, str], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():  # a shared parameter is listed once
         if parameter.requires_grad:
-            (free if id(parameter) in exempt else decayed).append(parameter)
+            kind = UNDECAYED if id(parameter) in exempt else DECAYED
+            found.setdefault((lr_scale(name), kind), []).append(parameter)
     groups = [
-        {"name": "decayed", "params": decayed, "weight_decay": weight_decay},
-        {"name": "undecayed", "params": free, "weight_decay": 0.0},
+        {
+            "name": kind,
+            "lr_scale": scale,
+            "params": found[scale, kind],
+            "weight_decay": weight_decay / scale if kind == DECAYED else 0.0,
+        }
+        for scale, kind in sorted(found, key=lambda key: (-key[0], key[1]))  # the plain learning rate first
     ]
     check_cover(module, groups)
-    return [group for group in groups if group["params"]]
+    return groups
 
 
 def check_cover(module: nn.Module, groups: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_nlp import registry
 from lightning_nlp.errors import ConfigError, nearest
-from lightning_nlp.optim.groups import parameter_groups
+from lightning_nlp.optim.groups import UNDECAYED, Scale, parameter_groups
 
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
@@ -76,14 +76,23 @@ def sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Op
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum or 0.0, nesterov=config.nesterov)
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The configured optimizer over all trainable parameters of ``module``."""
-    groups = parameter_groups(module, config.weight_decay)
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, lr_scale: Scale = lambda name: 1.0
+) -> torch.optim.Optimizer:
+    """The configured optimizer over all trainable parameters of ``module``.
+
+    Args:
+        lr_scale: factor of a parameter's learning rate, by its name (muP).
+
+    Raises:
+        ConfigError: every parameter is frozen.
+    """
+    groups = parameter_groups(module, config.weight_decay, lr_scale=lr_scale)
     if not groups:
         raise ConfigError("there is nothing to train: every parameter is frozen")
     optimizer: torch.optim.Optimizer = registry.load(registry.OPTIMIZERS, config.name, "optimizer")(groups, config)
     for group in optimizer.param_groups:
-        group["initial_lr"], group["optimizer"] = config.lr, config.name
+        group["initial_lr"], group["optimizer"] = config.lr * group["lr_scale"], config.name
     optimizer.register_load_state_dict_pre_hook(check_same_kind)
     return optimizer
 
@@ -105,9 +114,10 @@ def check_same_kind(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
 def apply_hyperparameters(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:
     """Set the values of ``config`` on an optimizer whose state came from a checkpoint."""
     for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr
-        if group.get("name") != "undecayed":
-            group["weight_decay"] = config.weight_decay
+        scale = group.get("lr_scale", 1.0)
+        group["initial_lr"] = config.lr * scale
+        if group.get("name") != UNDECAYED:
+            group["weight_decay"] = config.weight_decay / scale
         for name in ("betas", "eps", "momentum", "nesterov"):
             if name in group:
                 value = getattr(config, name)

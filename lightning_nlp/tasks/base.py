@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.backbone.init import init_weights
+from lightning_nlp.backbone.init import init_weights, learning_rate_scale
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
@@ -179,7 +180,7 @@ class TaskModule(L.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self, self.optimizer_config)
+        return build_optimizer(self, self.optimizer_config, partial(learning_rate_scale, config=self.config))
 
     @property
     def total_steps(self) -> int:

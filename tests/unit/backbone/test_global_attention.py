@@ -52,7 +52,9 @@ def test_equals_the_definition(monkeypatch, window, block):
     spots[0, [0, 9]] = spots[1, [0, 6, 7, 19]] = True
     tokens = torch.randint(0, 20, (2, 20))
     layer, (inputs, outputs) = model.encoder.layers[0].attention, ([], [])
-    layer.register_forward_hook(lambda module, given, output: (inputs.append(given[0]), outputs.append(output))[1:0] or None)
+    layer.register_forward_hook(
+        lambda module, given, output: (inputs.append(given[0]), outputs.append(output))[1:0] or None
+    )
     model(tokens, segments=segments, global_mask=spots)
     expected = on_paper(layer, inputs[0], segments, spots, window, 2)
     real = segments > 0
