@@ -1,4 +1,4 @@
-"""Cross-entropy as (sum, count), for language models without keeping all logits.
+"""Losses of language models as (sum, count), without keeping all logits.
 
 The chunked form computes gradients in its forward pass, a block of rows at a time, into one reused buffer: three matrix
 products, nothing recomputed, and memory for ``chunk_rows`` rows of logits instead of all. Log-sum-exp is in float32 (or
@@ -7,17 +7,42 @@ float64) whatever the inputs are.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100
+from lightning_nlp.backbone.targets import IGNORED, Targets
+from lightning_nlp.errors import ConfigError
+
 CHUNK_BYTES = 64 * 2**20
 """Above this many bytes of float32 logits the chunked form is used."""
 CHUNK_ROWS = 256
+
+Smoothing = Literal["uniform", "others", "no_pad"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is added to the cross-entropy of tokens in training; validation always measures the plain one."""
+
+    label_smoothing: float = 0.0
+    """Share of the target spread over other tokens (Szegedy et al. 2016)."""
+    smoothing: Smoothing = "uniform"
+    """Over all tokens (PyTorch, transformers), all others (fairseq), or all others but padding, as KL (JoeyNMT)."""
+    z_loss: float = 0.0
+    """Factor of the squared log-normaliser, which keeps scores from drifting (PaLM: 1e-4)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"loss.label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        if self.smoothing not in ("uniform", "others", "no_pad"):
+            raise ConfigError(f"unknown loss.smoothing '{self.smoothing}' (known: uniform, others, no_pad)")
+        if not 0 <= self.z_loss < float("inf"):
+            raise ConfigError(f"loss.z_loss must not be negative, not {self.z_loss}")
 
 
 def linear_cross_entropy(
@@ -26,16 +51,26 @@ def linear_cross_entropy(
     labels: Tensor,
     bias: Tensor | None = None,
     *,
+    softcap: float | None = None,
+    label_smoothing: float = 0.0,
+    smoothing: Smoothing = "uniform",
+    pad_id: int | None = None,
+    z_loss: float = 0.0,
+    class_weights: Tensor | None = None,
     chunk_rows: int = CHUNK_ROWS,
     chunked: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of ``softmax(hidden @ weight.T + bias)``.
+    """Summed cross-entropy of ``softmax(cap(hidden @ weight.T + bias))``.
 
     Args:
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         labels: ``[N]``; -100 is left out.
         bias: ``[V]``.
+        softcap: scores become ``cap * tanh(score / cap)``.
+        label_smoothing, smoothing, pad_id: see :class:`~lightning_nlp.backbone.targets.Targets`.
+        z_loss: factor of ``logsumexp(scores)^2``, added (Chowdhery et al. 2022).
+        class_weights: ``[V]``; the count is then the sum of the labels' weights, as PyTorch's mean has it.
         chunk_rows: rows of logits held at a time.
         chunked: force one form; by default the size of the logits decides.
 
@@ -43,6 +78,49 @@ def linear_cross_entropy(
 
     Returns:
         Sum over counted labels and their number, two float32 scalars (float64 for float64 inputs).
+
+    Raises:
+        ConfigError: a smoothing that does not go with ``class_weights``, or ``no_pad`` without ``pad_id``.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+        hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
+        bias = None if bias is None else bias.to(hidden.dtype)
+    with torch.autocast(device, enabled=False):
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        if smoothing == "no_pad" and label_smoothing and pad_id is not None:
+            labels = labels.masked_fill(labels == pad_id, IGNORED)
+        counted = labels != IGNORED
+        count = counted.sum()
+        if int(count) < 0.75 * labels.numel():  # rows without a label need no matrix product
+            hidden, labels = hidden[counted], labels[counted]
+        targets = Targets(labels, len(weight), wide, label_smoothing, smoothing, pad_id, z_loss, class_weights)
+        total = summed(hidden, weight, bias, targets, softcap, chunk_rows, chunked)
+        return total, count.to(wide) if class_weights is None else targets.weight_of_labels()
+
+
+def linear_distillation(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    teacher: tuple[Tensor, Tensor] | Tensor,
+    bias: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    chunk_rows: int = CHUNK_ROWS,
+    chunked: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``T^2 KL(teacher || student)`` over the rows that have a label (Hinton et al. 2015), summed, and their number.
+
+    Args:
+        hidden, weight, bias: the student's, as for :func:`linear_cross_entropy`.
+        labels: ``[N]``; rows with -100 are left out.
+        teacher: its logits ``[N, V]``, or its ``(hidden [N, D'], weight [V, D'])``, from which they are made
+            ``chunk_rows`` rows at a time; no gradients go there.
+        temperature: T, by which both sides' logits are divided.
+
+    Returns:
+        Two float32 scalars (float64 for float64 inputs).
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
@@ -51,27 +129,92 @@ def linear_cross_entropy(
     with torch.autocast(device, enabled=False):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         counted = labels != IGNORED
-        count = counted.sum()
-        if int(count) < 0.75 * labels.numel():  # rows without a label need no matrix product
-            hidden, labels = hidden[counted], labels[counted]
-        if chunked is None:
-            chunked = labels.numel() * weight.shape[0] * 4 > CHUNK_BYTES
-        if chunked:
-            if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
-                hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-            total = ChunkedCrossEntropy.apply(hidden, weight, bias, labels, chunk_rows)
-        else:
-            logits = F.linear(hidden, weight, bias).to(wide)
-            total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        return total, count.to(wide)
+        rows = Soft(teacher, counted, temperature, wide)
+        return summed(hidden, weight, bias, rows, None, chunk_rows, chunked), counted.sum().to(wide)
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
+class RowLoss(Protocol):
+    """A loss of rows of scores that also knows its gradient."""
+
+    def total(self, scores: Tensor) -> Tensor:
+        """Sum over all rows of ``scores [N, V]``, for autograd to differentiate."""
+        ...
+
+    def chunk(self, scores: Tensor, start: int, gradient: bool) -> Tensor:
+        """Sum over rows ``start ...``; with ``gradient``, ``scores [n, V]`` is overwritten by the gradient."""
+        ...
+
+
+@dataclass
+class Soft:
+    """Divergence from a teacher's distribution."""
+
+    teacher: tuple[Tensor, Tensor] | Tensor
+    counted: Tensor
+    temperature: float
+    wide: torch.dtype
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """The teacher's, over the temperature."""
+        with torch.no_grad():
+            if isinstance(self.teacher, Tensor):
+                rows = self.teacher[start:stop]
+            else:
+                rows = self.teacher[0][start:stop] @ self.teacher[1].T
+            return rows.to(self.wide) / self.temperature
+
+    def total(self, scores: Tensor) -> Tensor:
+        ours, theirs = (scores / self.temperature).log_softmax(-1), self.logits(0, len(scores)).log_softmax(-1)
+        return self._sum((theirs.exp() * (theirs - ours)).sum(-1), 0)
+
+    def _sum(self, rows: Tensor, start: int) -> Tensor:
+        return rows.where(self.counted[start : start + len(rows)], 0.0).sum() * self.temperature**2
+
+    def chunk(self, scores: Tensor, start: int, gradient: bool) -> Tensor:
+        ours = scores.div_(self.temperature)
+        ours -= ours.logsumexp(-1, keepdim=True)
+        theirs = self.logits(start, start + len(scores))
+        theirs -= theirs.logsumexp(-1, keepdim=True)
+        probabilities = theirs.exp()
+        total = self._sum((probabilities * theirs.sub_(ours)).sum(-1), start)
+        if gradient:
+            ours.exp_().sub_(probabilities).mul_(self.temperature)
+            ours *= self.counted[start : start + len(ours), None]
+        return total
+
+
+def summed(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: RowLoss,
+    softcap: float | None,
+    chunk_rows: int,
+    chunked: bool | None,
+) -> Tensor:
+    """``rows`` over ``cap(hidden @ weight.T + bias)``, in the form that ``chunked``, or the size of the logits, says."""
+    if chunked is None:
+        chunked = len(hidden) * weight.shape[0] * 4 > CHUNK_BYTES
+    if not chunked:
+        scores = F.linear(hidden, weight, bias).to(torch.promote_types(hidden.dtype, torch.float32))
+        return rows.total(scores if softcap is None else softcap * (scores / softcap).tanh())
+    if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+    return ChunkedLoss.apply(hidden, weight, bias, rows, softcap, chunk_rows)
+
+
+class ChunkedLoss(torch.autograd.Function):
     """See the module's text; gradients are scaled, not recomputed, in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_rows: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        rows: RowLoss,
+        softcap: float | None,
+        chunk_rows: int,
     ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         needs = ctx.needs_input_grad
@@ -81,60 +224,70 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
         part_of_weight = torch.empty_like(weight) if needs[1] and weight.dtype != wide else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
-        rows = max(1, min(chunk_rows, len(hidden)))
-        buffer = torch.empty(rows, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
-        for start in range(0, len(hidden), rows):
-            part, target = hidden[start : start + rows], labels[start : start + rows]
+        size = max(1, min(chunk_rows, len(hidden)))
+        buffer = torch.empty(size, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
+        for start in range(0, len(hidden), size):
+            part = hidden[start : start + size]
             logits = torch.mm(part, weight.T, out=buffer[: len(part)])
             if bias is not None:
                 logits += bias
-            logits = logits.to(wide)
-            keep = (target != IGNORED)[:, None]
-            target = target[:, None].where(keep, 0)
-            norm = logits.logsumexp(-1, keepdim=True)
-            total += (norm - logits.gather(1, target)).where(keep, 0.0).sum()
+            scores, slope = logits.to(wide), None
+            if softcap is not None:
+                scores = scores.div_(softcap).tanh_()
+                slope = 1 - scores.square()
+                scores = scores.mul_(softcap)
+            total += rows.chunk(scores, start, any(needs[:3]))
             if not any(needs[:3]):
                 continue
-            # The gradient of the loss by the logits: probabilities, less one at the label.
-            gradient = logits.sub_(norm.where(keep, torch.inf)).exp_()
-            gradient.scatter_add_(1, target, -keep.to(wide))
+            gradient = scores if slope is None else scores.mul_(slope)
             narrow = buffer[: len(part)].copy_(gradient)
             if grad_hidden is not None:
-                torch.mm(narrow, weight, out=grad_hidden[start : start + rows])
+                torch.mm(narrow, weight, out=grad_hidden[start : start + size])
             if part_of_weight is not None and grad_weight is not None:
                 grad_weight += torch.mm(narrow.T, part, out=part_of_weight)
             elif grad_weight is not None:
                 grad_weight.addmm_(narrow.T, part)
             if grad_bias is not None:
                 grad_bias += gradient.sum(0)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        if ctx.gradients is None:
+            raise RuntimeError("the chunked loss hands its gradients out once: call it again for a second backward")
+        (grad_hidden, grad_weight, grad_bias), ctx.gradients = ctx.gradients, None
         weight_dtype, bias_dtype = ctx.dtypes
         return (
-            None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
-            None if grad_weight is None else (grad_weight * grad).to(weight_dtype),
-            None if grad_bias is None else (grad_bias * grad).to(bias_dtype),
+            None if grad_hidden is None else grad_hidden.mul_(grad.to(grad_hidden.dtype)),
+            None if grad_weight is None else grad_weight.mul_(grad).to(weight_dtype),
+            None if grad_bias is None else grad_bias.mul_(grad).to(bias_dtype),
+            None,
             None,
             None,
         )
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy and number of labels for classification heads.
 
     Args:
         logits: ``[N, C]``.
         labels: ``[N]``; -100 is left out.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: ``[C]``; the count is then the sum of the labels' weights.
 
     Returns:
         Two float32 scalars (float64 for float64 logits).
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    total = F.cross_entropy(logits.to(wide), labels, ignore_index=IGNORED, reduction="sum")
-    return total, (labels != IGNORED).sum().to(wide)
+    weights = None if class_weights is None else class_weights.to(wide)
+    total = F.cross_entropy(
+        logits.to(wide), labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+    )
+    counted = labels != IGNORED
+    return total, counted.sum().to(wide) if weights is None else weights[labels[counted]].sum()
