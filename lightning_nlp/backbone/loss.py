@@ -18,9 +18,12 @@ from torch.autograd.function import once_differentiable
 from lightning_nlp.backbone.targets import IGNORED, Targets
 from lightning_nlp.errors import ConfigError
 
-CHUNK_BYTES = 64 * 2**20
-"""Above this many bytes of float32 logits the chunked form is used."""
-CHUNK_ROWS = 256
+CHUNK_ABOVE = 16 * 2**20
+"""Above this many bytes of float32 logits the chunked form is used: below it, there is nothing to save."""
+CHUNK_BYTES, MOST_ROWS, FEWEST_ROWS = 26_000_000, 512, 64
+"""Logits held at a time: more of them save no time, fewer make narrow products."""
+WIDE_ROWS, WEIGHT_ROWS = 64, 8192
+"""Rows of scores, and of the weights' gradient, that are in float32 at a time when the inputs are not."""
 
 Smoothing = Literal["uniform", "others", "no_pad"]
 
@@ -57,7 +60,7 @@ def linear_cross_entropy(
     pad_id: int | None = None,
     z_loss: float = 0.0,
     class_weights: Tensor | None = None,
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int | None = None,
     chunked: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of ``softmax(cap(hidden @ weight.T + bias))``.
@@ -71,7 +74,7 @@ def linear_cross_entropy(
         label_smoothing, smoothing, pad_id: see :class:`~lightning_nlp.backbone.targets.Targets`.
         z_loss: factor of ``logsumexp(scores)^2``, added (Chowdhery et al. 2022).
         class_weights: ``[V]``; the count is then the sum of the labels' weights, as PyTorch's mean has it.
-        chunk_rows: rows of logits held at a time.
+        chunk_rows: rows of logits held at a time; by default what fits a buffer of fixed size.
         chunked: force one form; by default the size of the logits decides.
 
     Under autocast the products are in its dtype. Apart from that ``hidden``, ``weight`` and ``bias`` share one.
@@ -107,7 +110,7 @@ def linear_distillation(
     bias: Tensor | None = None,
     *,
     temperature: float = 1.0,
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int | None = None,
     chunked: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``T^2 KL(teacher || student)`` over the rows that have a label (Hinton et al. 2015), summed, and their number.
@@ -189,17 +192,20 @@ def summed(
     bias: Tensor | None,
     rows: RowLoss,
     softcap: float | None,
-    chunk_rows: int,
+    chunk_rows: int | None,
     chunked: bool | None,
 ) -> Tensor:
-    """``rows`` over ``cap(hidden @ weight.T + bias)``, in the form that ``chunked``, or the size of the logits, says."""
+    """``rows`` over ``cap(hidden @ weight.T + bias)``, in the form that ``chunked`` or the size of the logits says."""
     if chunked is None:
-        chunked = len(hidden) * weight.shape[0] * 4 > CHUNK_BYTES
+        chunked = len(hidden) * weight.shape[0] * 4 > CHUNK_ABOVE
     if not chunked:
         scores = F.linear(hidden, weight, bias).to(torch.promote_types(hidden.dtype, torch.float32))
         return rows.total(scores if softcap is None else softcap * (scores / softcap).tanh())
     if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+    if chunk_rows is None:
+        fit = CHUNK_BYTES // (weight.shape[0] * hidden.element_size())
+        chunk_rows = max(FEWEST_ROWS, min(MOST_ROWS, fit))
     return ChunkedLoss.apply(hidden, weight, bias, rows, softcap, chunk_rows)
 
 
@@ -222,7 +228,6 @@ class ChunkedLoss(torch.autograd.Function):
         # Sums over many chunks would lose digits in bfloat16.
         grad_weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
-        part_of_weight = torch.empty_like(weight) if needs[1] and weight.dtype != wide else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
         size = max(1, min(chunk_rows, len(hidden)))
         buffer = torch.empty(size, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
@@ -231,24 +236,25 @@ class ChunkedLoss(torch.autograd.Function):
             logits = torch.mm(part, weight.T, out=buffer[: len(part)])
             if bias is not None:
                 logits += bias
-            scores, slope = logits.to(wide), None
-            if softcap is not None:
-                scores = scores.div_(softcap).tanh_()
-                slope = 1 - scores.square()
-                scores = scores.mul_(softcap)
-            total += rows.chunk(scores, start, any(needs[:3]))
-            if not any(needs[:3]):
-                continue
-            gradient = scores if slope is None else scores.mul_(slope)
-            narrow = buffer[: len(part)].copy_(gradient)
+            # In a narrow dtype, what is done in a wide one is done a few rows at a time.
+            few = size if logits.dtype == wide else WIDE_ROWS
+            for first in range(0, len(part), few):
+                narrow = logits[first : first + few]
+                scores, slope = narrow.to(wide), None
+                if softcap is not None:
+                    scores = scores.div_(softcap).tanh_()
+                    slope = 1 - scores.square()
+                    scores = scores.mul_(softcap)
+                total += rows.chunk(scores, start + first, any(needs[:3]))
+                if any(needs[:3]):
+                    gradient = scores if slope is None else scores.mul_(slope)
+                    narrow.copy_(gradient)
+                    if grad_bias is not None:
+                        grad_bias += gradient.sum(0)
             if grad_hidden is not None:
-                torch.mm(narrow, weight, out=grad_hidden[start : start + size])
-            if part_of_weight is not None and grad_weight is not None:
-                grad_weight += torch.mm(narrow.T, part, out=part_of_weight)
-            elif grad_weight is not None:
-                grad_weight.addmm_(narrow.T, part)
-            if grad_bias is not None:
-                grad_bias += gradient.sum(0)
+                torch.mm(logits, weight, out=grad_hidden[start : start + size])
+            if grad_weight is not None:
+                add_product(grad_weight, logits, part)
         ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
         return total
@@ -268,6 +274,15 @@ class ChunkedLoss(torch.autograd.Function):
             None,
             None,
         )
+
+
+def add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """``sums [V, D] += left.T @ right``; a product in a narrower dtype is added a few thousand rows at a time."""
+    if left.dtype == sums.dtype:
+        sums.addmm_(left.T, right)
+        return
+    for start in range(0, len(sums), WEIGHT_ROWS):
+        sums[start : start + WEIGHT_ROWS] += left[:, start : start + WEIGHT_ROWS].T @ right
 
 
 def cross_entropy(

@@ -129,7 +129,7 @@ def test_size_decides_the_form(monkeypatch):
     labels = torch.tensor(LABELS["all"])
     linear_cross_entropy(hidden, weight, labels)
     assert calls == []
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 11 * 7 * 4 - 1)
+    monkeypatch.setattr(loss, "CHUNK_ABOVE", 11 * 7 * 4 - 1)
     linear_cross_entropy(hidden, weight, labels)
     assert calls == [11]
 
