@@ -98,9 +98,8 @@ def main() -> None:
         for form, values in found.items():
             megabytes = median(value["megabytes"] for value in values)
             seconds = median(value["seconds"] for value in values)
-            print(
-                f"{dtype:<9} {form:<15} {megabytes:>9.0f} {seconds:>7.3f} {seconds / full:>8.2f} {values[0]['loss']:>9.4f}"
-            )
+            loss = values[0]["loss"]
+            print(f"{dtype:<9} {form:<15} {megabytes:>9.0f} {seconds:>7.3f} {seconds / full:>8.2f} {loss:>9.4f}")
             if form == "chunked":
                 row = {"row": f"extra memory of the loss, {dtype}", "peer": "full logits", "ratio": megabytes}
                 limits = {"floor": FLOOR, "aim": AIM, "unit": "MB", "note": f"time {seconds / full:.2f} of full logits"}
