@@ -14,10 +14,16 @@ from lightning_nlp.errors import ConfigError, nearest
 REFERENCE_VOCABULARY = 50257
 DESCRIPTIONS = {
     "CausalLM": "predict the next token (GPT); perplexity, bits per byte, samples",
+    "MaskedLM": "predict hidden tokens from both sides (BERT); fills <mask> in texts",
+    "SequenceToSequence": "write a text for a text (translation, summaries); token accuracy, exact match",
     "TextClassification": "one label a text; accuracy, macro-F1, Matthews correlation",
     "CausalLMData": "text packed into rows without padding",
+    "MaskedLMData": "text packed into rows, other tokens hidden in every epoch",
+    "SequenceToSequenceData": "pairs of texts, batched by both lengths",
     "TextClassificationData": "texts with a label, batched by length",
     "causal_lm": "each token from those before it",
+    "masked_lm": "hidden tokens, or whole words, from all others (80 % mask, 10 % random, 10 % kept)",
+    "sequence_to_sequence": "a target from a source, each token from those before it",
     "classification": "one class for a text",
     "adamw": "AdamW, fused (lr, weight_decay, betas, eps)",
     "sgd": "stochastic gradient descent (lr, weight_decay, momentum, nesterov)",
@@ -29,6 +35,7 @@ DESCRIPTIONS = {
     "mistral": "Mistral, decoder with a window",
     "qwen2": "Qwen 2 and 2.5, decoder",
     "qwen3": "Qwen 3, decoder",
+    "numbers": "translation: numbers in English words -> in German words, made by rules",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
 }

@@ -40,7 +40,11 @@ class Row:
     ids: list[str]
     bytes: int
     number: int = -1
+    source: np.ndarray | None = None
+    place: int = -1
+    cut: int = 0
     text: str = ""
+    reference: str | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +55,17 @@ class Counts:
     dropped: int = 0
     truncated: int = 0
     tokens_cut: int = 0
+
+
+def with_keys(rows: list[dict[str, Any]], first: int, *visit: int) -> list[dict[str, Any]]:
+    """Give every row a ``key``: the integers that random parts of its example are a function of.
+
+    No two visits of rows have the same, whoever prepares them: (seed, block, place) in training, where blocks are
+    numbered on through the epochs, and the number of the row in evaluation, whose random parts never change.
+    """
+    for place, row in enumerate(rows, first):
+        row["key"] = (*visit, place)
+    return rows
 
 
 class Documents:
@@ -80,8 +95,9 @@ class Documents:
         place = self.document - self._ahead_start
         if not 0 <= place < len(self._ahead):
             stop = min(self.document + self._ahead_count, len(self._reader))
-            self._ahead, self._ahead_start = self.prepare(self._reader.read(self.document, stop)), self.document
-            tokens = sum(example.source_length for example in self._ahead if example is not None)
+            rows = with_keys(self._reader.read(self.document, stop), self.document, self.order.seed, self.block)
+            self._ahead, self._ahead_start = self.prepare(rows), self.document
+            tokens = sum(example.full_length for example in self._ahead if example is not None)
             enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
             self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
             place = 0
@@ -111,7 +127,7 @@ class Documents:
         self.counts.documents += 1
         if example.truncated:
             self.counts.truncated += 1
-            self.counts.tokens_cut += example.source_length - len(example.tokens)
+            self.counts.tokens_cut += example.full_length - sum(example.lengths)
 
     def skipped(self) -> None:
         """Note a document that gives nothing, and stop when there is none that does.
@@ -134,7 +150,7 @@ class Documents:
     def _anything(self) -> bool:
         """Whether a document of any lane gives something."""
         rows = self.order.source.scan(0)
-        while chunk := list(islice(rows, READ_AHEAD)):
+        while chunk := with_keys(list(islice(rows, READ_AHEAD)), 0):
             if any(example is not None and len(example.tokens) for example in self.prepare(chunk)):
                 return True
         return False
@@ -222,7 +238,9 @@ def single(example: Example) -> Row:
     count = len(example.tokens)
     positions, segments = np.arange(count, dtype=np.int32), np.ones(count, dtype=np.int32)
     row = Row(example.tokens, example.labels, positions, segments, [example.id], example.bytes)
-    row.text = example.text
+    row.source, row.place = example.source, example.place
+    row.cut = example.full_length - sum(example.lengths) if example.truncated else 0
+    row.text, row.reference = example.text, example.reference
     return row
 
 
@@ -256,7 +274,7 @@ class BucketedLane:
     def _fill(self) -> None:
         self._start = self.documents.state()
         examples = [self.documents.next() for _ in range(self.groups * self.rows_per_batch)]
-        by_length = sorted(range(len(examples)), key=lambda place: len(examples[place].tokens))
+        by_length = sorted(range(len(examples)), key=lambda place: examples[place].lengths)
         groups = generator(self.seed, BUCKET_STREAM, self.window).permutation(self.groups)
         size = self.rows_per_batch
         self._rows = [single(examples[place]) for group in groups for place in by_length[group * size :][:size]]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Literal
 
-from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Prepare, Row, pack, single
+from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Prepare, Row, pack, single, with_keys
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.sources import Source
 from lightning_nlp.errors import ConfigError, DataError
@@ -135,12 +135,13 @@ class EvalRows:
         self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
 
     def _examples(self) -> Iterator[Example]:
-        rows, found = self.source.scan(0), False
-        while chunk := list(islice(rows, 64)):
-            for example in self.prepare(chunk):
+        rows, found, number = self.source.scan(0), False, 0
+        while chunk := with_keys(list(islice(rows, 64)), number):
+            for place, example in enumerate(self.prepare(chunk), number):
                 if example is not None:
-                    found = True
+                    found, example.place = True, place
                     yield example
+            number += len(chunk)
         if not found:
             raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")
 
@@ -164,7 +165,7 @@ class EvalRows:
         if not self.by_length:
             yield from map(single, examples)
         while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
-            yield from map(single, sorted(window, key=lambda example: len(example.tokens)))
+            yield from map(single, sorted(window, key=lambda example: example.lengths))
 
     def __iter__(self) -> Iterator[list[Row]]:
         rows = self._packed() if self.mode == "packed" else self._single()
