@@ -274,7 +274,7 @@ class BucketedLane:
     def _fill(self) -> None:
         self._start = self.documents.state()
         examples = [self.documents.next() for _ in range(self.groups * self.rows_per_batch)]
-        by_length = sorted(range(len(examples)), key=lambda place: examples[place].lengths)
+        by_length = sorted(range(len(examples)), key=lambda place: examples[place].bulk)
         groups = generator(self.seed, BUCKET_STREAM, self.window).permutation(self.groups)
         size = self.rows_per_batch
         self._rows = [single(examples[place]) for group in groups for place in by_length[group * size :][:size]]

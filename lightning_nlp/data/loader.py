@@ -165,7 +165,7 @@ class EvalRows:
         if not self.by_length:
             yield from map(single, examples)
         while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
-            yield from map(single, sorted(window, key=lambda example: example.lengths))
+            yield from map(single, sorted(window, key=lambda example: example.bulk))
 
     def __iter__(self) -> Iterator[list[Row]]:
         rows = self._packed() if self.mode == "packed" else self._single()

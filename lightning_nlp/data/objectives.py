@@ -42,8 +42,13 @@ class Example:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Tokens of the row and of its source: examples alike in both need little padding together."""
+        """Tokens of the row and of its source."""
         return len(self.tokens), 0 if self.source is None else len(self.source)
+
+    @property
+    def bulk(self) -> tuple[int, int]:
+        """What to sort by: the longer side, then both. Sorted by one side first, the other is padded more."""
+        return max(self.lengths), sum(self.lengths)
 
 
 def with_ends(ids: Any, bos_id: int | None, eos_id: int | None) -> np.ndarray:

@@ -14,6 +14,7 @@ class TokenMetrics(Metric):
     """Mean loss a label, its exponential, and the share of labels that were the likeliest token."""
 
     full_state_update = False
+    signature = "per:label|base:e"
     loss_sum: Tensor
     count: Tensor
     correct: Tensor
@@ -40,6 +41,7 @@ class ExactMatch(Metric):
     """Share of answers that are, character by character, the reference."""
 
     full_state_update = False
+    signature = "whole answers|characters"
     matches: Tensor
     count: Tensor
 

@@ -45,7 +45,7 @@ class MaskedLMHead(TokenHead):
         }
 
     def signatures(self) -> dict[str, str]:
-        return {name: f"per:chosen token|base:e|{self.masking}".rstrip("|") for name in self.metric_names}
+        return {name: f"{self.metrics.signature}|{self.masking}".rstrip("|") for name in self.metric_names}
 
     def guesses(self, backbone: Transformer, hidden: Tensor) -> list[list[tuple[int, float]]]:
         """The ``top_k`` likeliest tokens, with their probabilities, at each of ``hidden [N, D]``."""
@@ -93,7 +93,7 @@ class MaskedLMHead(TokenHead):
             tokens = torch.from_numpy(ids).long().to(backbone.embedding_weight.device)
             with torch.no_grad():
                 filled, _ = self.fill(backbone, tokens, backbone(tokens[None])[0])
-            texts[f"sample_{number}"] = f"    {text}\n    {filled}"
+            texts[f"sample_{number}"] = "    " + f"{text}\n{filled}".replace("\n", "\n    ")
         return texts
 
 

@@ -121,11 +121,12 @@ class SequenceToSequenceHead(TokenHead):
         self.exact_match.reset()
 
     def signatures(self) -> dict[str, str]:
-        exact = f"greedy|first:{self.decode_examples} rows|max_new_tokens:{self.generation.max_new_tokens}"
+        decoded = f"greedy|first:{self.decode_examples} rows|max_new_tokens:{self.generation.max_new_tokens}"
+        tokens = f"{self.metrics.signature}|given:the right tokens before"
         return {
-            "loss": "per:label|base:e",
-            "token_accuracy": "per:label|given:the right tokens before",
-            "exact_match": exact,
+            "loss": tokens,
+            "token_accuracy": tokens,
+            "exact_match": f"{self.exact_match.signature}|{decoded}",
         }
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -148,7 +149,8 @@ class SequenceToSequenceHead(TokenHead):
         for place, (ids, reference) in sorted(self._shown.items()):
             (found,) = self.answers(backbone, torch.tensor([ids], device=backbone.embedding_weight.device))
             lines = {"source": self.tokenizer.decode(ids), "prediction": found, "target": reference}
-            texts[f"sample_{place}"] = "\n".join(f"    {name:<11}{text}" for name, text in lines.items())
+            body = "\n".join(f"{name:<11}{text}" for name, text in lines.items())
+            texts[f"sample_{place}"] = "    " + body.replace("\n", "\n    ")
         return texts
 
 
