@@ -45,6 +45,13 @@ FAMILIES = {
     "mistral": "lightning_nlp.interop.llama:Mistral",
     "qwen2": "lightning_nlp.interop.llama:Qwen2",
     "qwen3": "lightning_nlp.interop.llama:Qwen3",
+    "gpt_neox": "lightning_nlp.interop.gpt_neox:GPTNeoX",
+    "bert": "lightning_nlp.interop.bert:BERT",
+    "roberta": "lightning_nlp.interop.bert:RoBERTa",
+    "distilbert": "lightning_nlp.interop.bert:DistilBERT",
+    "t5": "lightning_nlp.interop.t5:T5",
+    "bart": "lightning_nlp.interop.bart:BART",
+    "marian": "lightning_nlp.interop.bart:Marian",
 }
 
 

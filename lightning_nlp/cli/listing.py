@@ -36,6 +36,13 @@ DESCRIPTIONS = {
     "qwen2": "Qwen 2 and 2.5, decoder",
     "qwen3": "Qwen 3, decoder",
     "numbers": "translation: numbers in English words -> in German words, made by rules",
+    "gpt_neox": "GPT-NeoX and Pythia, decoder",
+    "bert": "BERT, encoder",
+    "roberta": "RoBERTa, encoder",
+    "distilbert": "DistilBERT, encoder",
+    "t5": "T5, T5 v1.1 and Flan-T5, encoder-decoder",
+    "bart": "BART, encoder-decoder",
+    "marian": "Marian (Opus-MT), encoder-decoder",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
 }

@@ -90,13 +90,19 @@ def read_file(file: Path) -> dict[str, Tensor]:
 
 
 def write_folder(
-    folder: Path, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: str | None, special: dict[str, str]
+    folder: Path,
+    settings: dict[str, Any],
+    weights: dict[str, Tensor],
+    tokenizer: str | None,
+    special: dict[str, str],
+    max_length: int,
 ) -> None:
     """Write a folder that ``from_pretrained`` reads.
 
     Args:
         tokenizer: content of ``tokenizer.json``.
         special: ``{"pad": "<pad>", ...}``, for ``tokenizer_config.json``.
+        max_length: tokens the model takes.
 
     Raises:
         ConfigError: the directory exists and is not empty.
@@ -108,7 +114,8 @@ def write_folder(
     if tokenizer is not None:
         write_text(folder / "tokenizer.json", tokenizer)
         named = {f"{name}_token": token for name, token in special.items()}
-        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named})
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+        write_json(folder / "tokenizer_config.json", {**kind, **named})
 
 
 def check_empty(folder: Path) -> None:
