@@ -54,6 +54,7 @@ def linear_cross_entropy(
     labels: Tensor,
     bias: Tensor | None = None,
     *,
+    scale: float = 1.0,
     softcap: float | None = None,
     label_smoothing: float = 0.0,
     smoothing: Smoothing = "uniform",
@@ -63,14 +64,15 @@ def linear_cross_entropy(
     chunk_rows: int | None = None,
     chunked: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of ``softmax(cap(hidden @ weight.T + bias))``.
+    """Summed cross-entropy of ``softmax(cap(scale * hidden @ weight.T + bias))``.
 
     Args:
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         labels: ``[N]``; -100 is left out.
         bias: ``[V]``.
-        softcap: scores become ``cap * tanh(score / cap)``.
+        scale: factor of the products, taken into them at no cost (T5's tied head: ``D ** -0.5``; muP).
+        softcap: scores become ``cap * tanh(score / cap)`` (Gemma 2).
         label_smoothing, smoothing, pad_id: see :class:`~lightning_nlp.backbone.targets.Targets`.
         z_loss: factor of ``logsumexp(scores)^2``, added (Chowdhery et al. 2022).
         class_weights: ``[V]``; the count is then the sum of the labels' weights, as PyTorch's mean has it.
@@ -86,9 +88,7 @@ def linear_cross_entropy(
         ConfigError: a smoothing that does not go with ``class_weights``, or ``no_pad`` without ``pad_id``.
     """
     device = hidden.device.type
-    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
-        hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
-        bias = None if bias is None else bias.to(hidden.dtype)
+    hidden, weight, bias = cast(hidden, weight, bias)
     with torch.autocast(device, enabled=False):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         if smoothing == "no_pad" and label_smoothing and pad_id is not None:
@@ -98,7 +98,7 @@ def linear_cross_entropy(
         if int(count) < 0.75 * labels.numel():  # rows without a label need no matrix product
             hidden, labels = hidden[counted], labels[counted]
         targets = Targets(labels, len(weight), wide, label_smoothing, smoothing, pad_id, z_loss, class_weights)
-        total = summed(hidden, weight, bias, targets, softcap, chunk_rows, chunked)
+        total = summed(hidden, weight, bias, targets, scale, softcap, chunk_rows, chunked)
         return total, count.to(wide) if class_weights is None else targets.weight_of_labels()
 
 
@@ -106,34 +106,64 @@ def linear_distillation(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    teacher: tuple[Tensor, Tensor] | Tensor,
+    teacher: Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None],
     bias: Tensor | None = None,
     *,
     temperature: float = 1.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    teacher_scale: float = 1.0,
+    teacher_softcap: float | None = None,
     chunk_rows: int | None = None,
     chunked: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``T^2 KL(teacher || student)`` over the rows that have a label (Hinton et al. 2015), summed, and their number.
 
     Args:
-        hidden, weight, bias: the student's, as for :func:`linear_cross_entropy`.
-        labels: ``[N]``; rows with -100 are left out.
-        teacher: its logits ``[N, V]``, or its ``(hidden [N, D'], weight [V, D'])``, from which they are made
-            ``chunk_rows`` rows at a time; no gradients go there.
-        temperature: T, by which both sides' logits are divided.
+        hidden, weight, bias, scale, softcap: the student's, as for :func:`linear_cross_entropy`.
+        labels: ``[N]``; rows with -100 are left out, whatever stands in them.
+        teacher: its logits ``[N, V]``, or its ``(hidden [N, D'], weight [V, D'])`` with or without ``bias [V]``, from
+            which they are made ``chunk_rows`` rows at a time; no gradients go there. A token may have the logit
+            ``-inf``: the teacher rules it out.
+        temperature: T, by which both sides' scores are divided, after the cap.
+        teacher_scale, teacher_softcap: those of the teacher's output layer, when its hidden states are given.
 
     Returns:
         Two float32 scalars (float64 for float64 inputs).
+
+    Raises:
+        ConfigError: a temperature that is not positive.
     """
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(f"the temperature of distillation must be positive, not {temperature}")
+    device = hidden.device.type
+    hidden, weight, bias = cast(hidden, weight, bias)
+    if not isinstance(teacher, Tensor):
+        teacher = cast(*teacher)
+    with torch.autocast(device, enabled=False):
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        index = (labels != IGNORED).nonzero().squeeze(1)
+        if len(index) < len(hidden):
+            hidden = hidden[index]
+        rows = Soft(teacher, index, temperature, teacher_scale, teacher_softcap, wide)
+        total = summed(hidden, weight, bias, rows, scale, softcap, chunk_rows, chunked)
+        return total, torch.tensor(len(index), dtype=wide, device=hidden.device)
+
+
+def cast(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All in autocast's dtype, where it is on and they are not in float64."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
         hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
         bias = None if bias is None else bias.to(hidden.dtype)
-    with torch.autocast(device, enabled=False):
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        counted = labels != IGNORED
-        rows = Soft(teacher, counted, temperature, wide)
-        return summed(hidden, weight, bias, rows, None, chunk_rows, chunked), counted.sum().to(wide)
+    return hidden, weight, bias
+
+
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """``scale * hidden @ weight.T + bias``."""
+    if scale == 1.0:
+        return F.linear(hidden, weight, bias)
+    return torch.addmm(hidden.new_zeros(1) if bias is None else bias, hidden, weight.T, alpha=scale)
 
 
 class RowLoss(Protocol):
@@ -152,26 +182,31 @@ class RowLoss(Protocol):
 class Soft:
     """Divergence from a teacher's distribution."""
 
-    teacher: tuple[Tensor, Tensor] | Tensor
-    counted: Tensor
+    teacher: Tensor | tuple[Tensor, Tensor, Tensor | None]
+    index: Tensor
+    """Of the counted rows among the teacher's."""
     temperature: float
+    scale: float
+    softcap: float | None
     wide: torch.dtype
 
     def logits(self, start: int, stop: int) -> Tensor:
-        """The teacher's, over the temperature."""
+        """The teacher's for counted rows ``start:stop``, over the temperature."""
+        index = self.index[start:stop]
         with torch.no_grad():
             if isinstance(self.teacher, Tensor):
-                rows = self.teacher[start:stop]
+                rows = self.teacher[index].to(self.wide)
             else:
-                rows = self.teacher[0][start:stop] @ self.teacher[1].T
-            return rows.to(self.wide) / self.temperature
+                hidden, weight, bias = self.teacher
+                rows = linear(hidden[index], weight, bias, self.scale).to(self.wide)
+                if self.softcap is not None:
+                    rows = rows.div_(self.softcap).tanh_().mul_(self.softcap)
+            # 0 log 0 is 0, which the logarithm of a token that is ruled out has to be finite for.
+            return rows.div_(self.temperature).clamp_(min=torch.finfo(self.wide).min / 2)
 
     def total(self, scores: Tensor) -> Tensor:
         ours, theirs = (scores / self.temperature).log_softmax(-1), self.logits(0, len(scores)).log_softmax(-1)
-        return self._sum((theirs.exp() * (theirs - ours)).sum(-1), 0)
-
-    def _sum(self, rows: Tensor, start: int) -> Tensor:
-        return rows.where(self.counted[start : start + len(rows)], 0.0).sum() * self.temperature**2
+        return (theirs.exp() * (theirs - ours)).sum() * self.temperature**2
 
     def chunk(self, scores: Tensor, start: int, gradient: bool) -> Tensor:
         ours = scores.div_(self.temperature)
@@ -179,10 +214,9 @@ class Soft:
         theirs = self.logits(start, start + len(scores))
         theirs -= theirs.logsumexp(-1, keepdim=True)
         probabilities = theirs.exp()
-        total = self._sum((probabilities * theirs.sub_(ours)).sum(-1), start)
+        total = (probabilities * theirs.sub_(ours)).sum() * self.temperature**2
         if gradient:
             ours.exp_().sub_(probabilities).mul_(self.temperature)
-            ours *= self.counted[start : start + len(ours), None]
         return total
 
 
@@ -191,22 +225,23 @@ def summed(
     weight: Tensor,
     bias: Tensor | None,
     rows: RowLoss,
+    scale: float,
     softcap: float | None,
     chunk_rows: int | None,
     chunked: bool | None,
 ) -> Tensor:
-    """``rows`` over ``cap(hidden @ weight.T + bias)``, in the form that ``chunked`` or the size of the logits says."""
+    """``rows`` over ``cap(scale * hidden @ weight.T + bias)``; ``chunked``, or the size of the logits, says how."""
     if chunked is None:
         chunked = len(hidden) * weight.shape[0] * 4 > CHUNK_ABOVE
     if not chunked:
-        scores = F.linear(hidden, weight, bias).to(torch.promote_types(hidden.dtype, torch.float32))
+        scores = linear(hidden, weight, bias, scale).to(torch.promote_types(hidden.dtype, torch.float32))
         return rows.total(scores if softcap is None else softcap * (scores / softcap).tanh())
     if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     if chunk_rows is None:
         fit = CHUNK_BYTES // (weight.shape[0] * hidden.element_size())
         chunk_rows = max(FEWEST_ROWS, min(MOST_ROWS, fit))
-    return ChunkedLoss.apply(hidden, weight, bias, rows, softcap, chunk_rows)
+    return ChunkedLoss.apply(hidden, weight, bias, rows, scale, softcap, chunk_rows)
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -219,6 +254,7 @@ class ChunkedLoss(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         rows: RowLoss,
+        scale: float,
         softcap: float | None,
         chunk_rows: int,
     ) -> Tensor:
@@ -233,7 +269,8 @@ class ChunkedLoss(torch.autograd.Function):
         buffer = torch.empty(size, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
         for start in range(0, len(hidden), size):
             part = hidden[start : start + size]
-            logits = torch.mm(part, weight.T, out=buffer[: len(part)])
+            # With beta = 0, what stood there before does not count.
+            logits = buffer[: len(part)].addmm_(part, weight.T, beta=0, alpha=scale)
             if bias is not None:
                 logits += bias
             # In a narrow dtype, what is done in a wide one is done a few rows at a time.
@@ -252,9 +289,9 @@ class ChunkedLoss(torch.autograd.Function):
                     if grad_bias is not None:
                         grad_bias += gradient.sum(0)
             if grad_hidden is not None:
-                torch.mm(logits, weight, out=grad_hidden[start : start + size])
+                grad_hidden[start : start + size].addmm_(logits, weight, beta=0, alpha=scale)
             if grad_weight is not None:
-                add_product(grad_weight, logits, part)
+                add_product(grad_weight, logits, part, scale)
         ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
         return total
@@ -267,22 +304,24 @@ class ChunkedLoss(torch.autograd.Function):
         (grad_hidden, grad_weight, grad_bias), ctx.gradients = ctx.gradients, None
         weight_dtype, bias_dtype = ctx.dtypes
         return (
-            None if grad_hidden is None else grad_hidden.mul_(grad.to(grad_hidden.dtype)),
+            # One dimension keeps ``grad`` from being rounded to bfloat16 first, which would scale all of it wrongly.
+            None if grad_hidden is None else grad_hidden.copy_(grad_hidden * grad.reshape(1)),
             None if grad_weight is None else grad_weight.mul_(grad).to(weight_dtype),
             None if grad_bias is None else grad_bias.mul_(grad).to(bias_dtype),
+            None,
             None,
             None,
             None,
         )
 
 
-def add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
-    """``sums [V, D] += left.T @ right``; a product in a narrower dtype is added a few thousand rows at a time."""
+def add_product(sums: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """``sums [V, D] += scale left.T @ right``; a product in a narrower dtype is added a few thousand rows at a time."""
     if left.dtype == sums.dtype:
-        sums.addmm_(left.T, right)
+        sums.addmm_(left.T, right, alpha=scale)
         return
     for start in range(0, len(sums), WEIGHT_ROWS):
-        sums[start : start + WEIGHT_ROWS] += left[:, start : start + WEIGHT_ROWS].T @ right
+        sums[start : start + WEIGHT_ROWS].add_(left[:, start : start + WEIGHT_ROWS].T @ right, alpha=scale)
 
 
 def cross_entropy(
