@@ -15,6 +15,7 @@ from lightning_nlp.decoding.cached import CachedDecoder, Logits, evaluating, pro
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.decoding.processors import AllowedTokens, Processors, Text, filled
 from lightning_nlp.decoding.sampling import next_token
+from lightning_nlp.decoding.score import log_probabilities
 from lightning_nlp.errors import ConfigError
 
 OnToken = Callable[[list[int | None]], None]
@@ -200,9 +201,3 @@ def step_by_step(
     ]
     groups = [results[start : start + copies] for start in range(0, count, copies)]
     return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
-
-
-def log_probabilities(scores: Tensor, tokens: Tensor) -> Tensor:
-    """Log-softmax of ``scores [R, V]`` at ``tokens [R]``: ``[R]``, in at least float32."""
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
