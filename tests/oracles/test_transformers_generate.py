@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import functools
+import itertools
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.unit.decoding.table_model import END, TableModel
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 VOCABULARY, EOS, PAD = 43, 7, 0
 SAME = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": PAD}
@@ -50,6 +53,7 @@ def twins(builder: Any, folder: Path) -> tuple[Any, Any]:
     """A random model of theirs, and what our import makes of it; works for encoder-decoders as well."""
     torch.manual_seed(1)
     theirs = builder().eval()
+    theirs.get_output_embeddings().weight.data[EOS] *= 1.5  # texts end every now and then
     theirs.save_pretrained(folder)
     return theirs, import_model(folder)
 
@@ -94,7 +98,7 @@ def check_same(found: list[list[Hypothesis]], expected: Any, beams: bool) -> Non
     assert [hypothesis.tokens for hypothesis in best] == theirs
     assert len({tuple(tokens) for tokens in theirs}) > 1
     if beams:
-        assert [x.score for x in best] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-5)
+        assert [x.score for x in best] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-5, rel=1e-6)
 
 
 def trimmed(tokens: list[int]) -> list[int]:
@@ -120,10 +124,44 @@ def test_beam_search(pair, beams, stop, penalty):
     check_same(*ours_and_theirs(pair, ours, theirs), beams=True)
 
 
-WORDS = [[3], [9, 3], [12, 5, 6]]
-SETTINGS = {
+WORDS = [[3], [35, 39], [38, 8, 9]]
+
+
+@pytest.mark.parametrize("stop", EARLY)
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.6, 1.0, 5.0])
+@pytest.mark.parametrize("beams", [2, 3, 4])
+def test_any_table(beams, stop, penalty):
+    """Scores of a search through made-up probabilities of all texts of up to four tokens."""
+    numbers = random.Random(f"{beams} {stop} {penalty}")
+    most, table = numbers.randint(1, 5), {}
+    for text in ("".join(letters) for length in range(5) for letters in itertools.product("ab", repeat=length)):
+        weights = [numbers.uniform(0.02, 1) for _ in "$ab"]
+        table[text] = {name: weight / sum(weights) for name, weight in zip("$ab", weights, strict=True)}
+    model = TableModel({3: table})
+
+    def from_table(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return torch.stack([model.next(3, [min(token, 2) for token in row[1:]]) for row in tokens.tolist()])
+
+    theirs = blank().generate(
+        torch.tensor([[3]]), num_beams=beams, num_return_sequences=beams, max_new_tokens=most, length_penalty=penalty,
+        early_stopping=EARLY[stop], eos_token_id=END, pad_token_id=END, logits_processor=[from_table],
+        do_sample=False, return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    config = GenerationConfig(max_new_tokens=most, beams=beams, n_best=beams, length_penalty=penalty, stop=stop)
+    (found,) = hypotheses(model, lambda hidden: hidden, [[3]], config, eos_id=END, pad_id=0)
+    expected = [x for x in theirs.sequences_scores.tolist() if x > -1e8]
+    assert [x.score for x in found] == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+
+@functools.cache
+def blank() -> Any:
+    """A model of theirs over the tokens of the table; what it says is replaced."""
+    config = transformers.GPT2Config(vocab_size=4, n_positions=16, n_embd=4, n_layer=1, n_head=1)
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+SETTINGS = {  # no 1-grams: theirs count padding as text and ban its token
     "2-grams": ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 2}),
-    "1-grams": ({"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 1}),
     "repetition penalty": ({"repetition_penalty": 1.7}, {"repetition_penalty": 1.7}),
     "least length": ({"min_new_tokens": 9}, {"min_new_tokens": 9}),
     "bad words": ({"bad_words": WORDS}, {"bad_words_ids": WORDS}),

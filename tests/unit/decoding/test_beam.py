@@ -13,9 +13,7 @@ import torch
 from table_model import END, TableModel
 
 from lightning_nlp.decoding.config import GenerationConfig
-from lightning_nlp.decoding.generate import generate, hypotheses
-from lightning_nlp.decoding.score import score
-from lightning_nlp.errors import ConfigError
+from lightning_nlp.decoding.generate import hypotheses
 
 S1 = {
     "": {"a": 0.9, "b": 0.1},
