@@ -24,6 +24,10 @@ class Batch(TypedDict, total=False):
     """int64 ``[B, T]``; 0 = padding, documents of a row have different numbers and never see each other."""
     row_ids: Tensor
     """int64 ``[B]``, place in the global order; -1 = padding row."""
+    lanes: list[int]
+    """Of each row, the stream it continues; -1 where there is none."""
+    continues: Tensor
+    """bool ``[B]``, True where the row's first document began in an earlier row of its lane."""
     bytes: Tensor
     """int64 ``[B]``, utf-8 bytes the labels spell."""
     example_ids: list[list[str]]
@@ -65,6 +69,8 @@ def common(rows: list[Row], length: int, pad_id: int) -> Batch:
         "positions": stack(rows, "positions", length, 0),
         "segments": stack(rows, "segments", length, 0),
         "row_ids": torch.tensor([row.number for row in rows]),
+        "lanes": [row.lane for row in rows],
+        "continues": torch.tensor([row.continues for row in rows]),
         "bytes": torch.tensor([row.bytes for row in rows]),
         "example_ids": [row.ids for row in rows],
     }

@@ -40,6 +40,8 @@ class Row:
     ids: list[str]
     bytes: int
     number: int = -1
+    lane: int = -1
+    continues: bool = False
     source: np.ndarray | None = None
     place: int = -1
     cut: int = 0
@@ -215,7 +217,7 @@ class PackedLane:
 
 
 def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
-    """Join pieces ``(example, offset, pairs)`` into one row; what is left of ``length`` is padding."""
+    """Join pieces ``(example, offset, pairs)`` into one row; what is left of ``length`` is padding, perhaps all."""
     tokens = np.zeros(length, dtype=np.int32)
     labels = np.full(length, -100, dtype=np.int32)
     positions = np.zeros(length, dtype=np.int32)
@@ -230,7 +232,7 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
         ids.append(f"{example.id}@{offset}" if offset else example.id)
         size += 0 if offset else example.bytes  # a continued document was counted where it began
         start = stop
-    return Row(tokens, labels, positions, segments, ids, size)
+    return Row(tokens, labels, positions, segments, ids, size, continues=bool(pieces) and pieces[0][1] > 0)
 
 
 def single(example: Example) -> Row:

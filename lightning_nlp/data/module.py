@@ -391,8 +391,15 @@ class TextDataModule(L.LightningDataModule):
             micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
             data_ranks=self.ranks,
             rank=self.rank,
+            lanes=self.lanes if self.remembers else None,
         )
         return Batches(rows, self.collate)
+
+    @property
+    def remembers(self) -> bool:
+        """The model carries states from row to row, so that rows must come in the order of their text."""
+        model = getattr(self.trainer, "lightning_module", None)
+        return bool(getattr(getattr(model, "config", None), "memory_length", 0))
 
     def val_dataloader(self) -> Iterable[Batch]:
         return self._evaluation(self.split("validation"))

@@ -25,6 +25,7 @@ from lightning_nlp.optim.schedules import ScheduleConfig, factor
 from lightning_nlp.run.ranks import data_ranks
 from lightning_nlp.tasks.head import Head
 from lightning_nlp.tasks.initial import FREE, InitialWeights
+from lightning_nlp.tasks.memory import Memory
 
 
 class TaskModule(L.LightningModule):
@@ -55,6 +56,7 @@ class TaskModule(L.LightningModule):
         self.loss_scale = 1024.0
         self.grad_norm: Tensor | None = None
         self.step_totals: Tensor | None = None
+        self.memory = Memory(self)
         self._window: list[Tensor] = []
         self._data_ranks = 1
         self._accumulation = 1
@@ -127,6 +129,7 @@ class TaskModule(L.LightningModule):
         self._accumulation = self.trainer.accumulate_grad_batches
         self._data_ranks = data_ranks(self.trainer)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.memory.begin(self.trainer, data)
         tokens = getattr(data, "tokens_per_micro_batch", 1024)
         self.loss_scale = 2.0 ** round(math.log2(max(tokens, 1)))
         for optimizer in self.trainer.optimizers:
@@ -134,7 +137,8 @@ class TaskModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one micro-batch, scaled as the loss contract says."""
-        losses = self.heads[batch["task"]](self.backbone, batch)
+        with self.memory.carried("train", batch):
+            losses = self.heads[batch["task"]](self.backbone, batch)
         _, count = losses["loss"]
         loss_sum = torch.stack([total for total, _ in losses.values()]).sum()
         tokens = (batch["segments"] > 0).sum()
@@ -199,7 +203,8 @@ class TaskModule(L.LightningModule):
         return [f"val/{task}/{name}" for task, head in self.heads.items() for name in head.metric_names]  # type: ignore[union-attr]
 
     def _evaluate(self, batch: dict[str, Any]) -> None:
-        self.heads[batch["task"]].update(self.backbone, batch)  # type: ignore[operator]
+        with self.memory.carried("evaluation", batch):
+            self.heads[batch["task"]].update(self.backbone, batch)  # type: ignore[operator]
 
     def _publish(self, stage: str) -> None:
         for task, head in self.heads.items():
@@ -208,6 +213,12 @@ class TaskModule(L.LightningModule):
             # Our own log callback writes these: Lightning's would count micro-batches as steps.
             self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
             head.reset()  # type: ignore[operator]
+
+    def on_validation_epoch_start(self) -> None:
+        self.memory.forget("evaluation")
+
+    def on_test_epoch_start(self) -> None:
+        self.memory.forget("evaluation")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch)
@@ -234,6 +245,7 @@ class TaskModule(L.LightningModule):
         """Make the checkpoint able to rebuild its module alone."""
         checkpoint["hyper_parameters"] = self.plain_hyperparameters()
         checkpoint["task"] = type(self).__name__
+        self.memory.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model with one line that names the difference."""
@@ -245,6 +257,7 @@ class TaskModule(L.LightningModule):
             if key in ours and key not in FREE and ours[key] != value:
                 raise CheckpointError(f"the checkpoint has backbone.{key} {value!r}, this configuration {ours[key]!r}")
         check_state(checkpoint.get("state_dict", {}), self.state_dict())
+        self.memory.load(checkpoint)
 
 
 def made(kind: type, value: Any) -> Any:

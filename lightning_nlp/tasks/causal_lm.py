@@ -47,7 +47,9 @@ class CausalLMHead(Head):
 
     def forward(self, backbone: Transformer, batch: dict[str, Any]) -> Losses:
         """Next-token loss of ``tokens [B, T]`` against ``labels [B, T]`` (-100: no loss)."""
-        hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"])
+        hidden = backbone(
+            batch["tokens"], positions=batch["positions"], segments=batch["segments"], carried=batch.get("carried")
+        )
         return {"loss": self.loss(backbone, hidden, batch["labels"])}
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
