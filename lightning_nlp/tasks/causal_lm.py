@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.output import TokenOutput
 from lightning_nlp.backbone.transformer import Transformer
@@ -136,6 +137,9 @@ class CausalLM(TaskModule):
         schedule: learning rate as a function of the step.
         generation: how samples and predictions are decoded.
         sample_prompts: texts continued at every validation, shown in TensorBoard.
+        adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; heads are trained.
+        freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
+        trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
     """
 
     def __init__(
@@ -145,11 +149,15 @@ class CausalLM(TaskModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         generation: GenerationConfig = GenerationConfig(max_new_tokens=100, temperature=0.8, top_k=50, seed=0),  # noqa: B008
         sample_prompts: list[str] | None = None,
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        freeze: list[str] | None = None,
+        trainable: list[str] | None = None,
     ) -> None:
         if isinstance(generation, dict):
             generation = GenerationConfig(**generation)
         prompts = [""] if sample_prompts is None else list(sample_prompts)
-        super().__init__(backbone, {"lm": CausalLMHead(generation, prompts)}, optimizer, schedule)
+        head = CausalLMHead(generation, prompts)
+        super().__init__(backbone, {"lm": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head
