@@ -70,6 +70,8 @@ def read(path: str | Path) -> Imported:
     try:
         arguments = family.read(settings)
         TransformerConfig(**arguments)  # mistakes are said before gigabytes are read
+    except ConfigError:
+        raise
     except KeyError as error:
         raise ConfigError(f"{where / 'config.json'}: {error.args[0]} is missing") from None
     except (TypeError, ValueError, AttributeError) as error:  # a text for a number, a list for a dictionary

@@ -36,7 +36,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text())
     except ValueError as error:
         raise ConfigError(f"'{file}' is no JSON: {error}") from error
-    if not isinstance(settings, dict) or "model_type" not in settings:
+    if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
         raise ConfigError(f"'{file}' does not say its model_type")
     return settings
 

@@ -24,6 +24,8 @@ def read_rotary(settings: Settings) -> Settings:
     given: Settings = settings.get("rope_parameters") or {}
     scaling: Settings = {**(settings.get("rope_scaling") or {}), **given}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if any(isinstance(value, dict) for value in scaling.values()):
+        raise ConfigError("config.json: rope_parameters that differ between layers are not supported")
     base = {"rope_theta": 10000.0, **settings, **scaling}["rope_theta"]
     found: Settings = {"rotary_base": float(base)}
     if kind == "default":
@@ -171,8 +173,15 @@ class Qwen2(Llama):
     def read_window(self, settings: Settings) -> Settings:
         if not settings.get("use_sliding_window"):
             return {}
-        require(settings, self.model_type, max_window_layers=0)
-        return {"window": settings.get("sliding_window")}
+        first, layers = settings.get("max_window_layers", 28), settings["num_hidden_layers"]
+        derived = ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+        kinds = set(settings.get("layer_types") or derived)
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"config.json of a {self.model_type} model: a window in some layers only "
+                f"(max_window_layers {first} of {layers}, or layer_types) is not supported"
+            )
+        return {"window": settings.get("sliding_window")} if kinds == {"sliding_attention"} else {}
 
     def write_window(self, config: TransformerConfig) -> Settings:
         windowed: dict[str, Any] = {"sliding_window": config.window, "max_window_layers": 0}
