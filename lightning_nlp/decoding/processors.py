@@ -152,7 +152,7 @@ class OnlyAllowed:
 
 
 class Processors:
-    """All that one call of generate asks for, in a fixed order; forced ends and, after them, forced prefixes overrule the others.
+    """All that one call of generate asks for, in a fixed order; forced ends, then forced prefixes, overrule the rest.
 
     Args:
         config: penalties, bans and lengths.

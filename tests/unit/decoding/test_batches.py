@@ -128,16 +128,17 @@ def test_a_wide_beam_finds_the_best_of_all_texts(norm):
     assert (*found[0].tokens, *[0] * found[0].finished) == ranked[0][1]
 
 
-def test_rows_that_end_early_leave_the_batch_and_the_others_unharmed():
+@pytest.mark.parametrize("settings", [{}, BANS, {"beams": 3}], ids=["greedy", "bans", "beams"])
+def test_rows_that_end_early_leave_the_batch_and_the_others_unharmed(settings):
     model = build()
-    sizes = []
+    (free,) = decode(model, PROMPTS[:1], max_new_tokens=5, **settings)
+    given = {"max_new_tokens": 25, "eos_id": free[0].tokens[4], **settings}
+    sizes: list[int] = []
     watched = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-    prompts = PROMPTS * 4
-    found = decode(model, prompts, max_new_tokens=25, eos_id=EOS)
+    found = decode(model, PROMPTS * 4, **given)
     watched.remove()
-    assert sizes[0] == 16
-    assert sizes[-1] < 8
-    close(found, [decode(model, [prompt], max_new_tokens=25, eos_id=EOS)[0] for prompt in prompts])
+    assert 1 < sizes[-1] < max(sizes)
+    close(found, [decode(model, [prompt], **given)[0] for prompt in PROMPTS * 4])
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -178,7 +179,7 @@ def test_the_end_can_be_forced(beams):
 
 
 def test_several_samples_of_a_prompt():
-    found = decode(build(), PROMPTS, temperature=3.0, n_best=4, seed=3, max_new_tokens=6, eos_id=EOS)
+    found = decode(build(), PROMPTS, temperature=3.0, n_best=4, seed=3, max_new_tokens=6)
     assert [len(row) for row in found] == [4] * 4
     assert all(len({tuple(x.tokens) for x in row}) > 1 for row in found)
     assert all(row == sorted(row, key=lambda x: -x.score) for row in found)
