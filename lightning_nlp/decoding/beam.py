@@ -98,7 +98,7 @@ class Search:
                     self.finish(Beam(total, model_total, Link(token, before.text)), length, False)
             elif len(children) < width:
                 children.append((parent, Beam(total, model_total, Link(token, before.text))))
-        if not children and not self.finished and length < self.room:
+        if not children and not self.finished:
             for beam in self.beams:  # nothing is allowed any more: texts end as they are
                 if beam.total > -math.inf:
                     self.finish(beam, max(length - 1, 1), False)

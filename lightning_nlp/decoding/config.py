@@ -104,7 +104,7 @@ class GenerationConfig:
             )
         if self.n_best > 1 and self.temperature == 0 and self.n_best > self.beams:
             raise ConfigError(
-                f"generation.n_best {self.n_best} needs as many beams, not {self.beams}, or a temperature"
+                f"generation.n_best {self.n_best} is more than beams {self.beams}: raise beams, or sample"
             )
 
     def normalised(self, log_probability: float, length: int) -> float:

@@ -115,6 +115,8 @@ def check_rows(
         if rows is not None and len(rows) != len(prompts):
             raise ConfigError(f"{name} has {len(rows)} rows for {len(prompts)} prompts")
     for number, prefix in enumerate(prefixes or []):
+        if prefix and min(prefix) < 0:
+            raise ConfigError(f"the forced prefix of prompt {number} holds token {min(prefix)}")
         if len(prefix) > room[number]:
             raise ConfigError(
                 f"the forced prefix of prompt {number} has {len(prefix)} tokens, more than the {room[number]} new ones "

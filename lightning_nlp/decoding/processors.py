@@ -133,21 +133,6 @@ class MinLength:
 
 
 @dataclass(frozen=True)
-class ForceEnd:
-    """Only the end token where a row has room ``[B]`` for one more."""
-
-    room: Tensor
-    eos_id: int
-
-    def __call__(self, scores: Tensor, text: Text) -> Tensor:
-        full = (self.room[text.owners] - text.new <= 1).nonzero().flatten()
-        end = scores[full, self.eos_id]
-        scores[full] = -math.inf
-        scores[full, self.eos_id] = end
-        return scores
-
-
-@dataclass(frozen=True)
 class OnlyAllowed:
     """Only the tokens that a function allows."""
 
@@ -167,7 +152,7 @@ class OnlyAllowed:
 
 
 class Processors:
-    """All that one call of generate asks for, in a fixed order; forced prefixes come last and overrule the others.
+    """All that one call of generate asks for, in a fixed order; forced ends, then forced prefixes, overrule the rest.
 
     Args:
         config: penalties, bans and lengths.
@@ -203,10 +188,9 @@ class Processors:
             self.steps.append(BadWords(config.bad_words, room.device))
         if config.min_new_tokens and eos_id is not None:
             self.steps.append(MinLength(config.min_new_tokens, eos_id))
-        if config.force_eos:
-            if eos_id is None:
-                raise ConfigError("generation.force_eos needs an end token, and there is none")
-            self.steps.append(ForceEnd(room, eos_id))
+        if config.force_eos and eos_id is None:
+            raise ConfigError("generation.force_eos needs an end token, and there is none")
+        self.end, self.room = eos_id if config.force_eos else None, room
         if allowed is not None:
             self.steps.append(OnlyAllowed(allowed))
         self.forced = filled(prefixes, room.device) if prefixes is not None and any(prefixes) else None
@@ -215,7 +199,7 @@ class Processors:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.steps) or self.forced is not None
+        return bool(self.steps) or self.forced is not None or self.end is not None
 
     def __call__(self, scores: Tensor, text: Text) -> Tensor:
         """Processed copy of ``scores [R, V]``.
@@ -225,14 +209,22 @@ class Processors:
         """
         if self.highest >= scores.shape[1]:
             raise ConfigError(
-                f"token {self.highest} of bad words or prefixes is not in a vocabulary of {scores.shape[1]}"
+                f"token {self.highest} of bad words or prefixes is not in the vocabulary of {scores.shape[1]}"
             )
         found = scores.clone()
         for step in self.steps:
             found = step(found, text)
+        if self.end is not None:
+            full = (self.room[text.owners] - text.new <= 1).nonzero().flatten()
+            force(found, scores, full, torch.full_like(full, self.end))
         if self.forced is not None and text.new < self.forced.shape[1]:
             wanted = self.forced[text.owners, text.new]
             rows = (wanted >= 0).nonzero().flatten()
-            found[rows] = -math.inf
-            found[rows, wanted[rows]] = scores[rows, wanted[rows]]
+            force(found, scores, rows, wanted[rows])
         return found
+
+
+def force(processed: Tensor, scores: Tensor, rows: Tensor, tokens: Tensor) -> None:
+    """Leave ``rows`` of ``processed [R, V]`` nothing but one token each, at the model's own score."""
+    processed[rows] = -math.inf
+    processed[rows, tokens] = scores[rows, tokens]
