@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from benchmarks import peers
+from benchmarks import tiny_models
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.interop.convert import import_model, import_run, read
 
@@ -43,30 +43,30 @@ def rewrite(folder, function):
 
 
 def same_scores(folder, architecture, tokens=None, source=None):
-    tokens = peers.draw(2, 11) if tokens is None else tokens
+    tokens = tiny_models.draw(2, 11) if tokens is None else tokens
     wanted = architecture.from_pretrained(folder).eval()
     with torch.no_grad():
-        found = peers.ours(import_model(folder), tokens, source)
-        torch.testing.assert_close(found, peers.theirs(wanted, tokens, source), **CLOSE)
+        found = tiny_models.ours(import_model(folder), tokens, source)
+        torch.testing.assert_close(found, tiny_models.theirs(wanted, tokens, source), **CLOSE)
 
 
 # Weights as others write them -------------------------------------------------------------------------------------
 
 
 def test_heads_that_are_left_out_are_listed(tmp_path, capsys):
-    _, settings = peers.PEERS["bert"]
+    _, settings = tiny_models.PEERS["bert"]
     peer = transformers.BertForPreTraining(transformers.BertConfig(**settings))
-    peers.randomize(peer, seed=0)
+    tiny_models.randomize(peer, seed=0)
     peer.save_pretrained(tmp_path)
     parts = ("bert.pooler.dense", "cls.seq_relationship")
     assert set(read(tmp_path).left_out) == {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
     assert not capsys.readouterr().err
     module = import_model(tmp_path)
     assert "left out: bert.pooler.dense.bias" in capsys.readouterr().err
-    tokens = peers.draw(2, 9)
+    tokens = tiny_models.draw(2, 9)
     with torch.no_grad():
         wanted = peer.eval()(input_ids=tokens).prediction_logits
-        torch.testing.assert_close(peers.ours(module, tokens), wanted, **CLOSE)
+        torch.testing.assert_close(tiny_models.ours(module, tokens), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_second_names_of_shared_tensors(pair_of, folder, name, second, first):
 def test_an_output_matrix_of_its_own_whatever_the_settings_say(folder, name):
     """transformers goes by the weights too."""
     path = folder(name)
-    rewrite(path, lambda state: {**state, "lm_head.weight": torch.randn(peers.VOCABULARY, peers.WIDTH)})
+    rewrite(path, lambda state: {**state, "lm_head.weight": torch.randn(tiny_models.VOCABULARY, tiny_models.WIDTH)})
     assert read(path).config.tie_embeddings is False
-    source = peers.draw(2, 7, seed=1) if name == "t5" else None
-    same_scores(path, getattr(transformers, peers.PEERS[name][0]), source=source)
+    source = tiny_models.draw(2, 7, seed=1) if name == "t5" else None
+    same_scores(path, getattr(transformers, tiny_models.PEERS[name][0]), source=source)
 
 
 def test_a_shared_tensor_with_two_values(folder):
@@ -154,16 +154,16 @@ def test_t5_v11_folders_of_both_generations(folder, old):
         change(path, tie_word_embeddings=False, scale_decoder_outputs="absent")
     found = read(path)
     assert (found.config.tie_embeddings, found.config.output_scale) == (False, 1.0)
-    same_scores(path, transformers.T5ForConditionalGeneration, source=peers.draw(2, 7, seed=1))
+    same_scores(path, transformers.T5ForConditionalGeneration, source=tiny_models.draw(2, 7, seed=1))
 
 
 def test_a_bart_without_a_bias_has_none(folder):
     path = folder("bart")
     assert read(path).config.output_bias is True
-    rewrite(path, lambda state: {**state, "final_logits_bias": torch.zeros(1, peers.VOCABULARY)})
+    rewrite(path, lambda state: {**state, "final_logits_bias": torch.zeros(1, tiny_models.VOCABULARY)})
     assert read(path).config.output_bias is False
     rewrite(path, lambda state: {k: v for k, v in state.items() if k != "final_logits_bias"})
-    same_scores(path, transformers.BartForConditionalGeneration, source=peers.draw(2, 7, seed=1))
+    same_scores(path, transformers.BartForConditionalGeneration, source=tiny_models.draw(2, 7, seed=1))
 
 
 def test_tables_that_are_computed_are_ignored(folder):
