@@ -183,7 +183,7 @@ def export_model(module: TaskModule, output: str | Path, family: str | None = No
     Raises:
         ConfigError: no family fits, or ``output`` exists.
     """
-    config, tokenizer = started(module), module.head.tokenizer
+    config, tokenizer = module.config, module.head.tokenizer
     chosen = family_for(config, type(module).__name__, family)
     config = chosen.widened(config)
     with torch.device("meta"):
@@ -206,15 +206,6 @@ def export_model(module: TaskModule, output: str | Path, family: str | None = No
     text = None if tokenizer is None else with_ends_added(tokenizer, config)
     folders.write_folder(Path(output), settings, weights, text, special, config.max_length)
     return chosen
-
-
-def started(module: TaskModule) -> TransformerConfig:
-    """The configuration with the token that targets start with, which the task may know better."""
-    config = module.config
-    start = getattr(module.head, "decoder_start_id", None)
-    if config.arrangement != "encoder_decoder" or config.decoder_start_id is not None or start is None:
-        return config
-    return config.replace(decoder_start_id=start)
 
 
 def with_ends_added(tokenizer: Tokenizer, config: TransformerConfig) -> str:

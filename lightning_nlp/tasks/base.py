@@ -108,12 +108,15 @@ class TaskModule(L.LightningModule):
         """
         if self.initial is not None:
             self.config = self.initial.merge(self.config)
-        for key in ("vocab_size", "pad_id"):
+        for key in ("vocab_size", "pad_id", "decoder_start_id"):
             if (value := facts.get(key)) is None:
                 continue
             given = getattr(self.config, key)
+            if key == "vocab_size" and given is not None and given > value:
+                continue  # rows that no token uses, for rounder numbers
             if given is not None and given != value:
-                raise ConfigError(f"backbone.{key} is {given}, the tokenizer has {value}")
+                whose = "the data starts targets with" if key == "decoder_start_id" else "the tokenizer has"
+                raise ConfigError(f"backbone.{key} is {given}, {whose} {value}")
             self.config = self.config.replace(**{key: value})
         if (length := facts.get("max_length")) and length > self.config.max_length:
             raise ConfigError(f"data.max_length {length} is longer than backbone.max_length {self.config.max_length}")

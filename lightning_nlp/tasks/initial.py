@@ -13,6 +13,8 @@ from torch import nn
 from lightning_nlp.backbone.adapters import AdapterConfig, folded_state, is_adapter
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError
+from lightning_nlp.interop import convert
+from lightning_nlp.interop.folder import is_folder
 from lightning_nlp.run import manifest
 
 FREE = frozenset({"size", "dropout", "init_std"})
@@ -31,21 +33,25 @@ class InitialWeights:
 
     @classmethod
     def open(cls, path: str | Path) -> InitialWeights:
-        """Read a run directory (its best checkpoint, else its last) or a checkpoint file.
+        """Read a run directory (its best checkpoint, else its last), a checkpoint file or a Hugging Face folder.
 
         Raises:
             ConfigError: nothing is there, or it holds no weights.
+            CheckpointError: what is there is damaged.
         """
         source = Path(path)
         if not source.exists():
             raise ConfigError(f"--init_from '{source}' does not exist")
+        if is_folder(source):
+            found = convert.read(source)
+            return cls(source, found.config.to_dict(), dict(found.state), found.tokenizer)
         file, run = source, source.parent.parent
         if source.is_dir():
             run = source
-            found = newest_or_best(source)
-            if found is None:
+            best = newest_or_best(source)
+            if best is None:
                 raise ConfigError(f"--init_from '{source}' has no checkpoint to take weights from")
-            file = found.path
+            file = best.path
         checkpoint = read_checkpoint(file)
         if "backbone" not in checkpoint.get("hyper_parameters", {}):
             raise ConfigError(f"--init_from '{file}' is no checkpoint of this package: it does not name its backbone")
@@ -64,7 +70,9 @@ class InitialWeights:
         Raises:
             ConfigError: ``config`` was given a value that disagrees; names the key.
         """
-        for key, value in config.given.items():
+        plain = config.to_dict()
+        for key in config.given:
+            value = plain[key]
             if key not in FREE and self.backbone.get(key, value) != value:
                 raise ConfigError(f"backbone.{key} is {value!r}, but --init_from has {self.backbone[key]!r}")
         free = {key: getattr(config, key) for key in FREE}

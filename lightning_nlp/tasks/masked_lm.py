@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.data.objectives import with_ends
 from lightning_nlp.errors import ConfigError
@@ -24,8 +26,8 @@ class MaskedLMHead(TokenHead):
     arrangements: ClassVar[tuple[str, ...]] = ("encoder",)
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "pseudo_perplexity", "accuracy")
 
-    def __init__(self, top_k: int, sample_texts: list[str]) -> None:
-        super().__init__()
+    def __init__(self, top_k: int, sample_texts: list[str], loss: LossConfig) -> None:
+        super().__init__(loss)
         if top_k < 1:
             raise ConfigError(f"model.top_k must be at least 1, not {top_k}")
         self.top_k = top_k
@@ -106,6 +108,10 @@ class MaskedLM(TaskModule):
         schedule: learning rate as a function of the step.
         top_k: guesses shown for every mask token in predictions.
         sample_texts: texts with <mask> in them, filled in at every validation and shown in TensorBoard.
+        loss: label smoothing and what else the training loss has.
+        adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; heads are trained.
+        freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
+        trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
     """
 
     def __init__(
@@ -115,10 +121,15 @@ class MaskedLM(TaskModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         top_k: int = 5,
         sample_texts: list[str] | None = None,
+        loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        freeze: list[str] | None = None,
+        trainable: list[str] | None = None,
     ) -> None:
-        super().__init__(backbone, {"mlm": MaskedLMHead(top_k, list(sample_texts or []))}, optimizer, schedule)
+        head = MaskedLMHead(top_k, list(sample_texts or []), loss)
+        super().__init__(backbone, {"mlm": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head
         assert isinstance(head, MaskedLMHead)
-        return {"top_k": head.top_k, "sample_texts": head.sample_texts}
+        return {"top_k": head.top_k, "sample_texts": head.sample_texts, "loss": dict(vars(head.loss_config))}

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.generate import evaluating, generate
 from lightning_nlp.decoding.sampling import GenerationConfig
@@ -29,27 +31,20 @@ class SequenceToSequenceHead(TokenHead):
 
     arrangements: ClassVar[tuple[str, ...]] = ("encoder_decoder",)
 
-    def __init__(self, generation: GenerationConfig, decode_examples: int, decoder_start_id: int | None) -> None:
-        super().__init__()
+    def __init__(self, generation: GenerationConfig, decode_examples: int, loss: LossConfig) -> None:
+        super().__init__(loss)
         if decode_examples < 0:
             raise ConfigError(f"model.decode_examples must be 0 or more, not {decode_examples}")
         self.generation = generation
         self.decode_examples = decode_examples
-        self.decoder_start_id = decoder_start_id
+        self.decoder_start_id: int | None = None
         names = ("loss", "perplexity", "token_accuracy", *(["exact_match"] if decode_examples else []))
         self.metric_names = names  # type: ignore[misc]  # what is there depends on what is asked for
         self._shown: dict[int, tuple[list[int], str]] = {}
 
-    def resolve(self, facts: dict[str, Any]) -> None:
-        start = facts.get("decoder_start_id")
-        if None not in (start, self.decoder_start_id) and start != self.decoder_start_id:
-            raise ConfigError(
-                f"model.decoder_start_id is {self.decoder_start_id}, the data starts targets with {start}"
-            )
-        self.decoder_start_id = self.decoder_start_id if start is None else start
-
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
+        self.decoder_start_id = config.decoder_start_id
         self.exact_match = ExactMatch()
 
     def answers(
@@ -67,7 +62,7 @@ class SequenceToSequenceHead(TokenHead):
         """
         assert self.tokenizer is not None
         if self.decoder_start_id is None:
-            raise ConfigError("model.decoder_start_id is not set and there is no data to take it from")
+            raise ConfigError("backbone.decoder_start_id is not set and there is no data to take it from")
         with torch.no_grad(), evaluating(backbone):
             memory = backbone.encode(source_tokens, source_segments)
         found = generate(
@@ -164,7 +159,10 @@ class SequenceToSequence(TaskModule):
         generation: how predictions are decoded.
         decode_examples: first rows of the validation split that are decoded greedily at every validation, for
             exact_match; none by default, since decoding takes far longer than the other metrics.
-        decoder_start_id: token that targets start with; taken from the data when left out.
+        loss: label smoothing and what else the training loss has.
+        adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; heads are trained.
+        freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
+        trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
     """
 
     def __init__(
@@ -174,12 +172,15 @@ class SequenceToSequence(TaskModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         generation: GenerationConfig = GenerationConfig(max_new_tokens=128),  # noqa: B008 - frozen
         decode_examples: int = 0,
-        decoder_start_id: int | None = None,
+        loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        freeze: list[str] | None = None,
+        trainable: list[str] | None = None,
     ) -> None:
         if isinstance(generation, dict):
             generation = GenerationConfig(**generation)
-        head = SequenceToSequenceHead(generation, decode_examples, decoder_start_id)
-        super().__init__(backbone, {"seq2seq": head}, optimizer, schedule)
+        head = SequenceToSequenceHead(generation, decode_examples, loss)
+        super().__init__(backbone, {"seq2seq": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head
@@ -187,5 +188,5 @@ class SequenceToSequence(TaskModule):
         return {
             "generation": dict(vars(head.generation)),
             "decode_examples": head.decode_examples,
-            "decoder_start_id": head.decoder_start_id,
+            "loss": dict(vars(head.loss_config)),
         }

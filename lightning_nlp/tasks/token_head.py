@@ -8,22 +8,32 @@ import torch
 from torch import Tensor
 
 from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.output import TokenOutput
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.metrics.tokens import TokenMetrics
 from lightning_nlp.tasks.head import Head, Losses
 
-INPUTS = ("positions", "segments", "source_tokens", "source_segments", "source_positions")
+INPUTS = ("positions", "segments", "source_tokens", "source_segments", "source_positions", "carried")
 SCORED_AT_ONCE = 1024
 """Rows of scores held in memory when the likeliest tokens are looked up."""
 
 
 class TokenHead(Head):
-    """Output matrix (the embedding when tied), cross-entropy and accuracy of ``labels [B, T]`` (-100: no loss)."""
+    """Output matrix (the embedding when tied), cross-entropy and accuracy of ``labels [B, T]`` (-100: no loss).
+
+    Args:
+        loss: what the training loss has besides; evaluation measures plain cross-entropy.
+    """
+
+    def __init__(self, loss: LossConfig = LossConfig()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.loss_config: LossConfig = LossConfig(**loss) if isinstance(loss, dict) else loss
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
         self.output = TokenOutput(config)
+        self.pad_id = config.pad_id
         self.metrics = TokenMetrics()
 
     def hidden(self, backbone: Transformer, batch: dict[str, Any]) -> Tensor:
@@ -35,8 +45,12 @@ class TokenHead(Head):
         return self.output(hidden, backbone.embedding_weight)
 
     def forward(self, backbone: Transformer, batch: dict[str, Any]) -> Losses:
-        hidden = self.hidden(backbone, batch).flatten(0, 1)
-        return {"loss": self.output.loss(hidden, backbone.embedding_weight, batch["labels"].flatten())}
+        options = {**vars(self.loss_config), "pad_id": self.pad_id}
+        return {"loss": self.loss(backbone, self.hidden(backbone, batch), batch["labels"], **options)}
+
+    def loss(self, backbone: Transformer, hidden: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (sum, count) of ``labels [..]`` at ``hidden [.., D]``; plain without ``options``."""
+        return self.output.loss(hidden.flatten(0, -2), backbone.embedding_weight, labels.flatten(), **options)
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         """Plain cross-entropy, whatever the training loss is, and the number of labels that are the likeliest token."""

@@ -28,8 +28,9 @@ PAIRS = [("one", "eins"), ("twenty-one", "einundzwanzig"), ("a", "b"), ("seven h
 def make(**more):
     tokenizer = Tokenizer.train([], lightning_nlp.TokenizerConfig(kind="byte"))
     torch.manual_seed(0)
-    more = {"generation": lightning_nlp.GenerationConfig(max_new_tokens=12), "decoder_start_id": 1, **more}
-    backbone = lightning_nlp.TransformerConfig(**SHAPE, vocab_size=tokenizer.vocab_size)
+    start = more.pop("decoder_start_id", 1)
+    more = {"generation": lightning_nlp.GenerationConfig(max_new_tokens=12), **more}
+    backbone = lightning_nlp.TransformerConfig(**SHAPE, vocab_size=tokenizer.vocab_size, decoder_start_id=start)
     module = lightning_nlp.SequenceToSequence(backbone, **more)
     module.configure_model()
     module.head.tokenizer = tokenizer
@@ -121,20 +122,20 @@ def test_exact_match_is_of_the_first_rows_of_the_split():
 
 def test_a_module_is_built_again_from_its_own_values():
     module = make(decode_examples=2)
-    assert module.plain_hyperparameters()["decoder_start_id"] == 1
+    assert module.plain_hyperparameters()["backbone"]["decoder_start_id"] == 1
     again = lightning_nlp.SequenceToSequence(**module.plain_hyperparameters())
     assert again.plain_hyperparameters() == module.plain_hyperparameters()
 
 
 def test_mistakes():
     module = make(decoder_start_id=None)
-    with pytest.raises(ConfigError, match=r"model.decoder_start_id is not set"):
+    with pytest.raises(ConfigError, match=r"backbone.decoder_start_id is not set"):
         module.head.answers(module.backbone, torch.tensor([[5, 2]]))
-    with pytest.raises(ConfigError, match=r"model.decoder_start_id is 1, the data starts targets with 0"):
-        make().head.resolve({"decoder_start_id": 0})
+    with pytest.raises(ConfigError, match=r"backbone.decoder_start_id is 1, the data starts targets with 0"):
+        make().resolve({"decoder_start_id": 0})
     with pytest.raises(ConfigError, match=r"the source is empty"):
         module.head.encode_source("")
     with pytest.raises(ConfigError, match=r"model.decode_examples must be 0 or more"):
         make(decode_examples=-1)
-    module.head.resolve({"decoder_start_id": 7})
-    assert module.plain_hyperparameters()["decoder_start_id"] == 7
+    module.resolve({"decoder_start_id": 7})
+    assert module.plain_hyperparameters()["backbone"]["decoder_start_id"] == 7
