@@ -104,8 +104,11 @@ def assemble(found: Imported) -> TaskModule:
     new = [name for name in module.state_dict() if name not in found.state]
     module.load_state_dict(found.state, strict=False)
     if found.tokenizer is not None:
+        tokenizer = Tokenizer.load(found.tokenizer)
         for head in module.heads.values():
-            head.tokenizer = Tokenizer.load(found.tokenizer)  # type: ignore[assignment]
+            head.tokenizer = tokenizer  # type: ignore[assignment]
+        for line in folders.other_special_tokens(found.tokenizer.parent, special_tokens(tokenizer)):
+            print(line, file=sys.stderr)
     for what, names in (("new, not in the folder", new), ("left out", found.left_out)):
         if names:
             print(f"{what}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}", file=sys.stderr)
@@ -122,7 +125,7 @@ def import_run(path: str | Path, output: str | Path) -> TaskModule:
     folders.check_empty(target)
     module = assemble(found)
     run = run_directory.create(target.parent, target.name, overwrite=target.exists())
-    tokenizer = None if found.tokenizer is None else Tokenizer.load(found.tokenizer)
+    tokenizer: Tokenizer | None = module.head.tokenizer
     if tokenizer is not None:
         tokenizer.save(run.tokenizer)
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict(), "global_step": 0, "epoch": 0}
@@ -212,14 +215,12 @@ def with_ends_added(tokenizer: Tokenizer, config: TransformerConfig) -> str:
     own keeps them.
     """
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    bos = tokenizer.bos_id if config.arrangement != "encoder_decoder" else None
-    eos = tokenizer.eos_id if config.arrangement != "decoder" else None
-    if backend.post_processor is None and (bos, eos) != (None, None):
-        names = {number: str(backend.id_to_token(number)) for number in (bos, eos) if number is not None}
-        parts = [names[bos]] * (bos is not None) + ["$A"] + [names[eos]] * (eos is not None)  # type: ignore[index]
-        backend.post_processor = processors.TemplateProcessing(
-            single=parts, special_tokens=[(name, number) for number, name in names.items()]
-        )
+    bos = None if config.arrangement == "encoder_decoder" else tokenizer.bos_id
+    eos = None if config.arrangement == "decoder" else tokenizer.eos_id
+    first, last = ([] if number is None else [(backend.id_to_token(number), number)] for number in (bos, eos))
+    if backend.post_processor is None and first + last:
+        template = [*(name for name, _ in first), "$A", *(name for name, _ in last)]
+        backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=first + last)
     return str(backend.to_str(pretty=True))
 
 

@@ -89,6 +89,26 @@ def read_file(file: Path) -> dict[str, Tensor]:
     return found
 
 
+def other_special_tokens(folder: Path, ours: dict[str, str]) -> list[str]:
+    """A line for every start, end or padding token that ``tokenizer_config.json`` names and we would not use.
+
+    Args:
+        ours: ``{"eos": "</s>", ...}``.
+    """
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):  # it is a help, not a part of the model
+        return []
+    lines = []
+    for name in ("bos", "eos", "pad"):
+        theirs = settings.get(f"{name}_token")
+        theirs = theirs.get("content") if isinstance(theirs, dict) else theirs
+        if theirs is not None and theirs != ours.get(name):
+            instead = f"here it is {ours[name]!r}" if name in ours else "here it is not known as one"
+            lines.append(f"the folder's {name} token is {theirs!r}; {instead}")
+    return lines
+
+
 def write_folder(
     folder: Path,
     settings: dict[str, Any],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import tokenizers
 import torch
 import transformers
+from tokenizers import processors
 
 from benchmarks import tiny_models
 from lightning_nlp.backbone.config import RotaryScaling, TransformerConfig
+from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.interop.convert import export_model, export_safetensors, family_for, registry
+from lightning_nlp.interop.convert import export_model, export_safetensors, family_for, registry, with_ends_added
 from lightning_nlp.interop.folder import read_weights
 
 SIZE = {"vocab_size": 53, "n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 24, "max_length": 32}
@@ -73,6 +76,21 @@ def test_our_own_configuration_in_transformers(name, tmp_path):
     torch.testing.assert_close(tiny_models.ours(module, tokens.clamp(min=2), source), wanted, rtol=0.0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_missing_biases_are_written_as_zeros(tmp_path):
+    """Our default decoder, which has none, is a GPT-NeoX; with learned positions, a GPT-2."""
+    for name, positions in (("gpt_neox", "rotary"), ("gpt2", "learned")):
+        module = fresh("CausalLM", {**SIZE, "positions": positions})
+        assert not any(key.endswith("bias") for key in module.state_dict())
+        family = export_model(module, tmp_path / name)
+        assert family.model_type == name
+        peer = getattr(transformers, family.architecture).from_pretrained(tmp_path / name)
+        tokens = tiny_models.draw(2, 20) % SIZE["vocab_size"]
+        torch.testing.assert_close(
+            tiny_models.ours(module, tokens), tiny_models.theirs(peer, tokens), rtol=0.0, atol=1e-5
+        )
+
+
 @pytest.mark.parametrize("changes", [{"tie_embeddings": True}, {"tie_embeddings": False}], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @torch.no_grad()
@@ -115,6 +133,30 @@ def test_the_first_family_that_fits(name):
 def test_what_no_family_can_say(task, settings, wanted, message):
     with pytest.raises(ConfigError, match=message):
         family_for(TransformerConfig(**settings), task, wanted)
+
+
+@pytest.mark.parametrize(
+    ("arrangement", "special", "wanted"),
+    [
+        ("decoder", True, [1, 101, 102]),
+        ("encoder", True, [1, 101, 102, 2]),
+        ("encoder_decoder", True, [101, 102, 2]),
+        ("decoder", False, [97, 98]),
+    ],
+)
+def test_exported_tokenizers_add_what_our_tasks_add(arrangement, special, wanted):
+    """transformers asks the tokenizer for start and end tokens; our tasks add them by themselves."""
+    tokenizer = Tokenizer.train([], TokenizerConfig(kind="byte", special_tokens=special))
+    ends = with_ends_added(tokenizer, TransformerConfig(arrangement=arrangement, vocab_size=300))
+    assert tokenizers.Tokenizer.from_str(ends).encode("ab").ids == wanted
+    assert tokenizer.backend.post_processor is None
+
+
+def test_exported_tokenizers_keep_rules_of_their_own():
+    tokenizer = Tokenizer.train([], TokenizerConfig(kind="byte"))
+    tokenizer.backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    kept = tokenizers.Tokenizer.from_str(with_ends_added(tokenizer, TransformerConfig(vocab_size=300)))
+    assert kept.encode("ab").ids == [101, 102]
 
 
 def test_outputs_are_not_written_over(tmp_path):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import lightning_nlp
 from benchmarks import tiny_models
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.interop.convert import import_model, import_run, read
@@ -198,6 +201,13 @@ def test_pickles_without_code(pair_of, folder):
     found = read(path)
     assert found.left_out == ["transformer.h.0.attn.bias"]
     assert all(torch.equal(found.state[name], value) for name, value in pair_of("gpt2").module.state_dict().items())
+
+
+def test_transformers_is_only_needed_by_tests():
+    package = Path(lightning_nlp.__file__).parent
+    files = sorted(package.rglob("*.py"))
+    assert package / "interop" / "t5.py" in files
+    assert not [file for file in files if re.search(r"(import|from) transformers", file.read_text())]
 
 
 # Broken ones ------------------------------------------------------------------------------------------------------
