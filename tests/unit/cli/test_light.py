@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -10,12 +11,14 @@ import sys
 import tomllib
 import types
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 import lightning_nlp
 from lightning_nlp import __main__, registry
 from lightning_nlp.__main__ import main
+from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.cli import listing
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError
 
@@ -219,3 +222,13 @@ def test_build_leaves_what_is_not_its_own(more, build, tmp_path, capsys):
     for line, message in zip(lines, ("is a file", "holds something that is no sample", "cannot write"), strict=True):
         assert line.startswith("lightning-nlp: error: ") and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_every_choice_of_the_backbone_is_listed():
+    choices = {
+        name: list(get_args(hint))
+        for name, hint in get_type_hints(TransformerConfig).items()
+        if get_origin(hint) is Literal and name != "sinusoid"
+    }
+    assert {field: list(all) for field, all in listing.PARTS.items()} == choices
+    assert set(listing.PATTERNS) <= {field.name for field in dataclasses.fields(TransformerConfig)}
