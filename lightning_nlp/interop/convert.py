@@ -13,6 +13,7 @@ from tokenizers import processors
 
 import lightning_nlp
 from lightning_nlp import registry
+from lightning_nlp.backbone.adapters import folded_state
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.data.tokenizer import USUAL, Tokenizer
 from lightning_nlp.errors import ConfigError
@@ -104,7 +105,7 @@ def assemble(found: Imported) -> TaskModule:
     new = [name for name in module.state_dict() if name not in found.state]
     module.load_state_dict(found.state, strict=False)
     if found.tokenizer is not None:
-        tokenizer = Tokenizer.load(found.tokenizer)
+        tokenizer = as_it_is(found.tokenizer)
         for head in module.heads.values():
             head.tokenizer = tokenizer  # type: ignore[assignment]
         for line in folders.other_special_tokens(found.tokenizer.parent, special_tokens(tokenizer)):
@@ -113,6 +114,19 @@ def assemble(found: Imported) -> TaskModule:
         if names:
             print(f"{what}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}", file=sys.stderr)
     return module.eval()
+
+
+def as_it_is(path: Path) -> Tokenizer:
+    """A ``tokenizer.json`` that without rules for start and end tokens keeps to having none when it is exported again.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    tokenizer = Tokenizer.load(path)
+    if tokenizer.backend.post_processor is None:
+        tokenizer.backend.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+        tokenizer = Tokenizer(tokenizer.backend)
+    return tokenizer
 
 
 def import_run(path: str | Path, output: str | Path) -> TaskModule:
@@ -181,7 +195,7 @@ def export_model(module: TaskModule, output: str | Path, family: str | None = No
         family: its name (``gpt2``, ``llama`` ...); by default the first that can express the architecture.
 
     Raises:
-        ConfigError: no family fits, or ``output`` exists.
+        ConfigError: no family fits, adapters cannot be merged into the weights, or ``output`` exists.
     """
     config, tokenizer = module.config, module.head.tokenizer
     chosen = family_for(config, type(module).__name__, family)
@@ -189,6 +203,8 @@ def export_model(module: TaskModule, output: str | Path, family: str | None = No
     with torch.device("meta"):
         needed = build(chosen, config).state_dict()
     state = module.state_dict()
+    if module.adapter.kind != "none":
+        state = folded_state(state, module.adapter, module.config)
     weights: dict[str, torch.Tensor] = {}
     for weight in chosen.weights(config):
         ours = state.get(weight.ours)

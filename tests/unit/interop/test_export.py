@@ -9,6 +9,7 @@ import transformers
 from tokenizers import processors
 
 from benchmarks import tiny_models
+from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import RotaryScaling, TransformerConfig
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
@@ -74,6 +75,25 @@ def test_our_own_configuration_in_transformers(name, tmp_path):
     source = tiny_models.draw(2, 15, seed=1) % SIZE["vocab_size"] if tiny_models.sources(peer) else None
     wanted = tiny_models.theirs(peer, tokens.clamp(min=2), source)
     torch.testing.assert_close(tiny_models.ours(module, tokens.clamp(min=2), source), wanted, rtol=0.0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_lora_is_merged_and_bottlenecks_are_refused(tmp_path):
+    torch.manual_seed(0)
+    for kind in ("lora", "bottleneck"):
+        module = registry.load(registry.TASKS, "CausalLM")(TransformerConfig(**LLAMA), adapter=AdapterConfig(kind=kind))
+        module.configure_model()
+        tiny_models.randomize(module, seed=1)
+        if kind == "bottleneck":
+            with pytest.raises(ConfigError, match="bottleneck cannot be merged"):
+                export_model(module.eval(), tmp_path / kind)
+            continue
+        family = export_model(module.eval(), tmp_path / kind)
+        peer = getattr(transformers, family.architecture).from_pretrained(tmp_path / kind)
+        tokens = tiny_models.draw(2, 20) % SIZE["vocab_size"]
+        found = tiny_models.ours(module, tokens)
+        torch.testing.assert_close(found, tiny_models.theirs(peer, tokens), rtol=0.0, atol=1e-5)
+    assert not (tmp_path / "bottleneck").exists()
 
 
 @torch.no_grad()

@@ -9,14 +9,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
 import lightning_nlp
 from benchmarks import tiny_models
+from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError
-from lightning_nlp.interop.convert import import_model, import_run, read
+from lightning_nlp.interop.convert import export_model, import_model, import_run, read
+from lightning_nlp.loading import load
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 
@@ -201,6 +204,19 @@ def test_pickles_without_code(pair_of, folder):
     found = read(path)
     assert found.left_out == ["transformer.h.0.attn.bias"]
     assert all(torch.equal(found.state[name], value) for name, value in pair_of("gpt2").module.state_dict().items())
+
+
+def test_a_tokenizer_without_rules_keeps_to_it(folder, tmp_path):
+    """Exported again, it does not begin to add start tokens, as those of our own trainings do."""
+    path = folder("llama")
+    Tokenizer.train([], TokenizerConfig(kind="byte")).save(path / "tokenizer.json")
+    import_run(path, tmp_path / "run")
+    export_model(load(tmp_path / "run"), tmp_path / "out")
+    assert tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode("ab").ids == [101, 102]
+
+
+def test_targets_start_as_the_folder_says(folder):
+    assert import_model(folder("bart")).head.decoder_start_id == 2
 
 
 def test_transformers_is_only_needed_by_tests():
