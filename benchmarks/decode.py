@@ -3,9 +3,9 @@
 python -m benchmarks.decode [--json FILE] [--quick]
 
 Greedy rows: GPT-2 with 6 layers, width 384 and 50257 tokens, random weights made by transformers and imported, prompts
-of 32 tokens, 128 new ones. In float32 all tokens must agree (the row says so otherwise); in bfloat16, where near-ties
-of random weights may fall either way, the share of equal tokens is printed. Beam row: an encoder-decoder of 4 + 4
-layers, width 256 and 32000 tokens beside Marian's, sources of 32 tokens, 64 new ones; weights are random on both sides.
+of 32 tokens, 128 new ones, no end token. In float32 all tokens must agree (the row says so otherwise); in bfloat16
+near-ties of random weights may fall either way, after which texts differ. Beam row: an encoder-decoder of 4 + 4 layers,
+width 256 and 32000 tokens beside Marian's, sources of 32 tokens, 64 new ones; weights are random on both sides.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def theirs(case: Case, folder: Path) -> Generation:
     model = model.to(dtype).eval()
     tokens = torch.tensor(inputs(case, model.config.vocab_size))
     start = 1 if case.beams > 1 else case.prompt
-    settings = {"max_new_tokens": case.new, "min_new_tokens": case.new, "num_beams": case.beams, "do_sample": False}
+    model.generation_config.eos_token_id = None
+    settings = {"max_new_tokens": case.new, "num_beams": case.beams, "do_sample": False}
     mask = torch.ones_like(tokens)
 
     def run() -> list[list[int]]:
@@ -111,7 +112,7 @@ def ours(case: Case, folder: Path) -> Generation:
     from lightning_nlp.decoding.generate import generate
 
     dtype = getattr(torch, case.dtype)
-    settings = GenerationConfig(max_new_tokens=case.new, min_new_tokens=case.new, beams=case.beams)
+    settings = GenerationConfig(max_new_tokens=case.new, beams=case.beams)
     if case.beams > 1:
         torch.manual_seed(SEED)
         config = TransformerConfig(
@@ -130,7 +131,7 @@ def ours(case: Case, folder: Path) -> Generation:
                     lambda hidden: torch.nn.functional.linear(hidden, backbone.embedding_weight),
                     [[0]] * case.batch,
                     settings,
-                    eos_id=1,
+                    eos_id=None,
                     pad_id=0,
                     memory=backbone.encode(tokens),
                 )
@@ -148,7 +149,7 @@ def ours(case: Case, folder: Path) -> Generation:
             lambda hidden: task.head.scores(task.backbone, hidden),
             prompts,
             settings,
-            eos_id=50256,
+            eos_id=None,
             pad_id=0,
         )
 
