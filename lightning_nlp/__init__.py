@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Trainer": "lightning_nlp.trainer",
     "load": "lightning_nlp.loading",
+    "save_adapters": "lightning_nlp.loading",
+    "load_adapters": "lightning_nlp.loading",
     "TransformerConfig": "lightning_nlp.backbone.config",
     "Transformer": "lightning_nlp.backbone.transformer",
     "CausalLM": "lightning_nlp.tasks.causal_lm",

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.errors import ConfigError
 
-FORMATS = ("huggingface", "safetensors")
+FORMATS = ("huggingface", "safetensors", "adapters")
 
 
 def import_arguments() -> argparse.ArgumentParser:
@@ -68,9 +68,13 @@ def export_main(argv: list[str]) -> int:
 
     quieten()
     from lightning_nlp.interop.convert import export_model, export_safetensors
-    from lightning_nlp.loading import load
+    from lightning_nlp.loading import load, save_adapters
 
     module, output = load(options.run, options.checkpoint), Path(options.output)
+    if options.format == "adapters":
+        save_adapters(module, output)
+        print(f"{output}: adapters and heads of {type(module).__name__}, {size_of(output)}; their base is not in it")
+        return 0
     if options.format == "safetensors":
         export_safetensors(module, output)
         print(f"{output}: {type(module).__name__} under its own names, {size_of(output)}")

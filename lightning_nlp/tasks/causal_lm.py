@@ -51,7 +51,7 @@ class CausalLMHead(TokenHead):
         pad = self.tokenizer.pad_id
         return generate(
             backbone,
-            lambda hidden: self.scores(backbone, hidden),
+            lambda hidden: self.written(backbone, hidden),
             prompts,
             generation,
             eos_id=self.tokenizer.eos_id,

@@ -67,7 +67,7 @@ class SequenceToSequenceHead(TokenHead):
             memory = backbone.encode(source_tokens, source_segments)
         found = generate(
             backbone,
-            lambda hidden: self.scores(backbone, hidden),
+            lambda hidden: self.written(backbone, hidden),
             [[self.decoder_start_id]] * len(source_tokens),
             generation or self.generation,
             eos_id=self.tokenizer.eos_id,

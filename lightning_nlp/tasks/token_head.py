@@ -40,6 +40,11 @@ class TokenHead(Head):
         """Hidden states ``[B, T, D]`` at the tokens of a batch, with its source where it has one."""
         return backbone(batch["tokens"], **{name: batch[name] for name in INPUTS if name in batch})
 
+    def written(self, backbone: Transformer, hidden: Tensor) -> Tensor:
+        """:meth:`scores` of the tokens that there are: a model's vocabulary may have more rows than its tokenizer."""
+        assert self.tokenizer is not None
+        return self.scores(backbone, hidden)[..., : self.tokenizer.vocab_size]
+
     def scores(self, backbone: Transformer, hidden: Tensor) -> Tensor:
         """Scores ``[..., V]`` of tokens at ``hidden [..., D]``."""
         return self.output(hidden, backbone.embedding_weight)
