@@ -1,7 +1,7 @@
 """Models to measure beside ours: the same shape, from PyPI parts.
 
-``nano`` is the model that nanoGPT trains, written anew: pre-norm blocks without biases, one matrix for queries, keys and
-values, PyTorch's attention, exact GELU, the output matrix tied to the embedding, cross-entropy over all logits.
+``nano`` is the model that nanoGPT trains, written anew: pre-norm blocks without biases, one matrix for queries, keys
+and values, PyTorch's attention, exact GELU, the output matrix tied to the embedding, cross-entropy over all logits.
 """
 
 from __future__ import annotations
