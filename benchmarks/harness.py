@@ -39,7 +39,7 @@ class Stopwatch:
             print(f"{time.process_time() - self.started:.6f}" if self.timing else "ready", file=self.out, flush=True)
             line = sys.stdin.readline()
             if not line:
-                os._exit(0)  # also out of a training that would go on
+                raise SystemExit(0)  # also out of a training that would go on
             self.left, self.timing, self.started = int(line), True, time.process_time()
         self.left -= 1
 
@@ -130,7 +130,10 @@ def interval(ratios: Sequence[float], seed: int = 0) -> tuple[float, float, floa
 
 @dataclass
 class Row:
-    """One measured ratio beside what was wanted. ``ratio`` above 1: we are that many times faster (or smaller)."""
+    """One measured ratio beside what was wanted. ``ratio`` above 1: we are that many times faster.
+
+    With ``smaller`` it is no ratio but a size in ``unit``, and less is better.
+    """
 
     row: str
     peer: str
@@ -141,12 +144,19 @@ class Row:
     aim: float | None = None
     unit: str = "x"
     note: str = ""
+    smaller: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """For the JSON file."""
+        return {name: value for name, value in asdict(self).items() if name != "smaller"}
 
     @property
     def verdict(self) -> str:
         """Whether the whole interval is above the floor."""
         if self.floor is None:
             return ""
+        if self.smaller:
+            return "passes" if self.high <= self.floor else "above" if self.low > self.floor else "open"
         return "below" if self.high < self.floor else "passes" if self.low >= self.floor else "open"
 
 
@@ -184,4 +194,4 @@ def report(rows: list[Row], file: Path | None) -> None:
         values = f"{row.ratio:8.3f} {row.unit:<3} [{row.low:.3f}, {row.high:.3f}]"
         print(f"{row.row:<{width}}  {row.peer:<{peers}} {values:<30} {wanted:<30} {row.note}".rstrip())
     if file is not None:
-        file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        file.write_text(json.dumps([row.plain() for row in rows], indent=2) + "\n")

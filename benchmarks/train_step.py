@@ -54,7 +54,7 @@ GROUPS = {
         "tuned": tuple(f"{name} tuned" for name in TUNED),
         "compiled": ("ours fp32", "nano fp32 compiled"),
     },
-    "1L/32d/V97": {"eager": ("ours fp32", "nano fp32", "ours master", "nano autocast tuned")},
+    "1L/32d/V97": {"eager": ("nano fp32", "ours master", "nano autocast")},
 }
 """Who alternates with whom: as many at a time as fit into 16 GB."""
 
