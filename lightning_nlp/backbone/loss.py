@@ -22,8 +22,8 @@ CHUNK_ABOVE = 16 * 2**20
 """Above this many bytes of float32 logits the chunked form is used: below it, there is nothing to save."""
 CHUNK_BYTES, MOST_ROWS, FEWEST_ROWS = 26_000_000, 512, 64
 """Logits held at a time: more of them save no time, fewer make narrow products."""
-WIDE_ROWS, WEIGHT_ROWS = 64, 8192
-"""Rows of scores, and of the weights' gradient, that are in float32 at a time when the inputs are not."""
+WIDE_ROWS, WEIGHT_ROWS = 32, 2048
+"""Rows of scores, and of the weights' gradient, worked on at a time on a CPU; elsewhere kernels cost more."""
 
 Smoothing = Literal["uniform", "others", "no_pad"]
 
@@ -267,25 +267,27 @@ class ChunkedLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=hidden.device)
         size = max(1, min(chunk_rows, len(hidden)))
         buffer = torch.empty(size, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
+        # A wider dtype, a cap and a teacher need tensors of their own beside the scores: few rows keep them small.
+        few = min(size, WIDE_ROWS) if hidden.device.type == "cpu" else size
+        scratch = torch.empty(few, weight.shape[0], dtype=wide, device=hidden.device) if wide != hidden.dtype else None
         for start in range(0, len(hidden), size):
             part = hidden[start : start + size]
             # With beta = 0, what stood there before does not count.
             logits = buffer[: len(part)].addmm_(part, weight.T, beta=0, alpha=scale)
             if bias is not None:
                 logits += bias
-            # In a narrow dtype, what is done in a wide one is done a few rows at a time.
-            few = size if logits.dtype == wide else WIDE_ROWS
             for first in range(0, len(part), few):
                 narrow = logits[first : first + few]
-                scores, slope = narrow.to(wide), None
+                scores, slope = narrow if scratch is None else scratch[: len(narrow)].copy_(narrow), None
                 if softcap is not None:
-                    scores = scores.div_(softcap).tanh_()
-                    slope = 1 - scores.square()
-                    scores = scores.mul_(softcap)
+                    scores.div_(softcap).tanh_()
+                    slope = scores.square().neg_().add_(1.0)
+                    scores.mul_(softcap)
                 total += rows.chunk(scores, start + first, any(needs[:3]))
                 if any(needs[:3]):
                     gradient = scores if slope is None else scores.mul_(slope)
-                    narrow.copy_(gradient)
+                    if scratch is not None:
+                        narrow.copy_(gradient)
                     if grad_bias is not None:
                         grad_bias += gradient.sum(0)
             if grad_hidden is not None:
@@ -316,12 +318,14 @@ class ChunkedLoss(torch.autograd.Function):
 
 
 def add_product(sums: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """``sums [V, D] += scale left.T @ right``; a product in a narrower dtype is added a few thousand rows at a time."""
+    """``sums [V, D] += scale * left.T @ right``; a product in a narrower dtype is made and added slice by slice."""
     if left.dtype == sums.dtype:
         sums.addmm_(left.T, right, alpha=scale)
         return
-    for start in range(0, len(sums), WEIGHT_ROWS):
-        sums[start : start + WEIGHT_ROWS].add_(left[:, start : start + WEIGHT_ROWS].T @ right, alpha=scale)
+    rows = min(len(sums), WEIGHT_ROWS) if sums.device.type == "cpu" else len(sums)
+    product = torch.empty(rows, right.shape[1], dtype=left.dtype, device=left.device)
+    for columns, some in zip(left.split(rows, 1), sums.split(rows), strict=True):
+        some += product[: len(some)].addmm_(columns.T, right, beta=0, alpha=scale)
 
 
 def cross_entropy(

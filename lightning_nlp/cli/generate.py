@@ -33,10 +33,11 @@ def main(argv: list[str]) -> int:
 
     from lightning_nlp.loading import load
     from lightning_nlp.tasks.causal_lm import CausalLMHead
+    from lightning_nlp.tasks.sequence_to_sequence import SequenceToSequenceHead
 
     module = load(options.run, options.checkpoint)
     head = module.head
-    if not isinstance(head, CausalLMHead):
+    if not isinstance(head, (CausalLMHead, SequenceToSequenceHead)):
         raise ConfigError(f"run '{options.run}' is a {type(module).__name__}: generate needs a language model")
     given = {name: getattr(options, name) for name in ("max_new_tokens", "temperature", "top_k", "top_p")}
     settings = {name: value for name, value in given.items() if value is not None}
@@ -49,6 +50,10 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"run '{options.run}' has no tokenizer.json: it cannot read a prompt")
 
     def answer(prompt: str) -> None:
+        if isinstance(head, SequenceToSequenceHead):  # the answer to a text, not its continuation
+            source = torch.tensor([head.encode_source(prompt)], device=backbone.embedding_weight.device)
+            print(*head.answers(backbone, source, generation=generation), flush=True)
+            return
         with torch.inference_mode():
             (new,) = head.continuations(backbone, [head.encode_prompt(prompt)], generation)
         print(prompt + tokenizer.decode(new), flush=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ class CachedDecoder:
         prompts: non-empty token ids, each shorter than the model's ``max_length``.
         pad_id: what padding is filled with; never looked at.
         steps: new tokens at most.
+        around_logits: a context in which ``logits`` is called, again and again.
         memory: ``[B, S, D]`` encoder states; ``memory_segments [B, S]`` marks real tokens with 1, padding with 0.
     """
 
@@ -65,8 +67,10 @@ class CachedDecoder:
         steps: int,
         memory: Tensor | None = None,
         memory_segments: Tensor | None = None,
+        around_logits: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.backbone, self.logits = backbone, logits
+        self.around_logits = nullcontext() if around_logits is None else around_logits
         self.device: torch.device = backbone.token_embedding.weight.device
         self.last_position = backbone.config.max_length - 1
         longest = max(map(len, prompts))
@@ -99,7 +103,8 @@ class CachedDecoder:
     def _read(self, tokens: Tensor, positions: Tensor | None, segments: Tensor | None) -> Tensor:
         source = {} if self.memory is None else {"memory": self.memory, "source_segments": self.memory_segments}
         hidden = self.backbone(tokens, positions=positions, segments=segments, cache=self.cache, **source)
-        return self.logits(hidden[:, -1])
+        with self.around_logits:
+            return self.logits(hidden[:, -1])
 
     def select(self, rows: Tensor) -> None:
         """Row r goes on from what was row ``rows[r]``, for ``rows [R']``: rows multiply, or are dropped."""

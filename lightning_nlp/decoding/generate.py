@@ -13,6 +13,7 @@ from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.beam import Hypothesis, beam_search
 from lightning_nlp.decoding.cached import CachedDecoder, Logits, evaluating, prompt_rows
 from lightning_nlp.decoding.config import GenerationConfig
+from lightning_nlp.decoding.prepacked import prepacked
 from lightning_nlp.decoding.processors import AllowedTokens, Processors, Text, filled
 from lightning_nlp.decoding.sampling import next_token
 from lightning_nlp.decoding.score import log_probabilities
@@ -87,9 +88,17 @@ def hypotheses(
     check_rows(prompts, room, prefixes, source)
     if on_token is not None and (config.beams > 1 or config.n_best > 1):
         raise ConfigError("tokens are announced as they come (on_token) with one beam and one sample only")
-    with evaluating(backbone):
+    rows = len(prompts) * max(config.beams, config.n_best)
+    with evaluating(backbone), prepacked(backbone, rows, max(room)) as packing:
         decoder = CachedDecoder(
-            backbone, logits, prompts, pad_id=pad_id, steps=max(room), memory=memory, memory_segments=memory_segments
+            backbone,
+            logits,
+            prompts,
+            pad_id=pad_id,
+            steps=max(room),
+            memory=memory,
+            memory_segments=memory_segments,
+            around_logits=packing,
         )
         device = decoder.device
         text = Text(
