@@ -178,6 +178,22 @@ def test_tables_that_are_computed_are_ignored(folder):
     assert read(path).left_out == ["model.encoder.embed_positions.weight"]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "field", "value"),
+    [
+        ("gpt_neox", {"rotary_pct": 0.67, "rotary_emb_base": 300}, "rotary_share", 0.67),
+        ("llama", {"rope_theta": 300.0, "rope_scaling": {"type": "linear", "factor": 3.0}}, "rotary_base", 300.0),
+        ("llama", {"rope_theta": 300.0, "rope_scaling": {k: v for k, v in tiny_models.LLAMA3.items() if k != "rope_theta"}}, "rotary_base", 300.0),
+        ("qwen2", {"rope_theta": 300.0, "rope_scaling": None, "use_sliding_window": False, "sliding_window": 4, "layer_types": "absent"}, "window", None),
+    ],
+)  # fmt: skip
+def test_rotary_positions_as_transformers_4_wrote_them(folder, name, old, field, value):
+    path = folder(name)
+    change(path, rope_parameters="absent", **old)
+    assert getattr(read(path).config, field) == value
+    same_scores(path, getattr(transformers, tiny_models.PEERS[name][0]))
+
+
 def test_half_precision_is_read_as_single(folder):
     path = folder("llama")
     rewrite(path, lambda state: {name: value.bfloat16() for name, value in state.items()})
