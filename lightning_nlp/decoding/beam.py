@@ -195,7 +195,7 @@ def beam_search(
         beams = [beam for search in live for beam in search.beams]
         tokens = torch.tensor([0 if beam.text is None else beam.text.token for beam in beams], device=scores.device)
         if drops or group != width:
-            decoder.select(torch.tensor(rows, device=scores.device))
+            decoder.select(torch.tensor(rows, device=scores.device), width)
         else:
             decoder.move(rows)
         if processors:
