@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_nlp.decoding.cached import CachedDecoder
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.decoding.processors import Processors, Text
+from lightning_nlp.decoding.sampling import highest
 from lightning_nlp.errors import ConfigError
 
 
@@ -143,18 +144,13 @@ def candidates(
         totals: ``[P, group]`` of the beams so far.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    each = min(count, scores.shape[1])
-    if processors:
-        model = scores.log_softmax(-1)
-        values, tokens = processors(model, text).topk(each)
-        model_values = model.gather(1, tokens)
-    else:  # the log-softmax of the few that matter
-        values, tokens = scores.topk(each)
-        values = model_values = values - scores.logsumexp(-1, keepdim=True)
+    model = scores.log_softmax(-1)
+    values, tokens = highest(processors(model, text) if processors else model, min(count, scores.shape[1]))
+    model_values = model.gather(1, tokens) if processors else values
     prompts, group = totals.shape
-    sums = (values.view(prompts, group, each) + totals[:, :, None]).flatten(1)
-    best, places = sums.topk(min(count, group * each))
-    picked = [best, *(x.view(prompts, -1).gather(1, places) for x in (model_values, tokens)), places // each]
+    sums = (values.view(prompts, group, -1) + totals[:, :, None]).flatten(1)
+    best, places = sums.topk(min(count, sums.shape[1]))
+    picked = [best, *(x.view(prompts, -1).gather(1, places) for x in (model_values, tokens)), places // values.shape[1]]
     rows = torch.stack([x.double() for x in picked], dim=-1).tolist()  # one transfer from the device
     return [[(total, value, int(parent), int(token)) for total, value, token, parent in row] for row in rows]
 
@@ -199,7 +195,7 @@ def beam_search(
         beams = [beam for search in live for beam in search.beams]
         tokens = torch.tensor([0 if beam.text is None else beam.text.token for beam in beams], device=scores.device)
         if drops or group != width:
-            decoder.select(torch.tensor(rows, device=scores.device))
+            decoder.select(torch.tensor(rows, device=scores.device), width)
         else:
             decoder.move(rows)
         if processors:

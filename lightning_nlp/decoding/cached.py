@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_nlp.backbone.block import CrossAttention
+from lightning_nlp.backbone.cache import KVCache
+from lightning_nlp.backbone.masks import AttentionMask
 from lightning_nlp.backbone.positions import positions_of
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
@@ -86,6 +90,7 @@ class CachedDecoder:
         if memory is not None and memory_segments is None and self.positions is not None:
             memory_segments = torch.ones(memory.shape[:2], dtype=torch.long, device=self.device)
         self.memory, self.memory_segments = memory, memory_segments
+        self.width = 1
 
     def first(self) -> Tensor:
         """Read the prompts; scores ``[B, V]`` of what follows them."""
@@ -106,12 +111,23 @@ class CachedDecoder:
         with self.around_logits:
             return self.logits(hidden[:, -1])
 
-    def select(self, rows: Tensor) -> None:
-        """Row r goes on from what was row ``rows[r]``, for ``rows [R']``: rows multiply, or are dropped."""
+    def select(self, rows: Tensor, width: int = 1) -> None:
+        """Row r goes on from what was row ``rows[r]``, for ``rows [R']``: rows multiply, or are dropped.
+
+        ``width`` neighbouring rows continue the same prompt. Under :meth:`sharing_sources`, more than one have one copy
+        of their source.
+        """
+        cross, self.cache.cross = self.cache.cross, {}
         self.cache.reorder(rows)
         self.positions = None if self.positions is None else self.positions[rows]
-        self.memory = None if self.memory is None else self.memory[rows]
-        self.memory_segments = None if self.memory_segments is None else self.memory_segments[rows]
+        sources = rows[::width] // self.width
+        self.cache.cross = {layer: (key[sources], value[sources]) for layer, (key, value) in cross.items()}
+        self.memory = None if self.memory is None else self.memory[sources]
+        self.memory_segments = None if self.memory_segments is None else self.memory_segments[sources]
+        self.width = width
+        queries = torch.ones(len(sources), width, dtype=torch.long, device=self.device)
+        hidden = self.memory_segments is not None
+        self.source_mask = AttentionMask(False, queries if hidden else None, self.memory_segments, cross=True)
 
     def move(self, rows: list[int]) -> None:
         """:meth:`select` among rows of the same prompt, for as many rows: only what differs is copied."""
@@ -122,3 +138,24 @@ class CachedDecoder:
             for buffer in (self.cache.keys, self.cache.values):
                 used = buffer[:, :, :, : self.cache.length]
                 used[:, to] = used[:, origin]
+
+    @contextmanager
+    def sharing_sources(self) -> Iterator[None]:
+        """Cross-attention reads the keys and values of a source once for all the rows that share it."""
+        layers = [layer for layer in self.backbone.modules() if isinstance(layer, CrossAttention)]
+        for layer in layers:
+            vars(layer)["forward"] = partial(self._read_source, layer.forward)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del vars(layer)["forward"]
+
+    def _read_source(
+        self, attention: Callable[..., Tensor], x: Tensor, memory: Tensor, mask: AttentionMask, cache: KVCache
+    ) -> Tensor:
+        """Rows of one source as its queries: what a query sees does not depend on the others."""
+        if self.width == 1:
+            return attention(x, memory, mask, cache)
+        grouped = x.reshape(-1, self.width, x.shape[-1])
+        return attention(grouped, memory, self.source_mask, cache).reshape(x.shape)

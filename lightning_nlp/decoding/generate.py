@@ -110,7 +110,8 @@ def hypotheses(
         counted = None if source is None else filled(source, device)
         processors = Processors(config, eos_id, torch.tensor(room, device=device), counted, prefixes, allowed_tokens)
         if config.beams > 1:
-            return beam_search(decoder, processors, text, config, eos_id=eos_id, room=room)
+            with decoder.sharing_sources():
+                return beam_search(decoder, processors, text, config, eos_id=eos_id, room=room)
         return step_by_step(
             decoder, processors, text, config, eos_id=eos_id, room=room, scored=scored, on_token=on_token
         )

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from lightning_nlp.decoding.config import GenerationConfig
-from lightning_nlp.decoding.sampling import keep_min_p, keep_top_k, keep_top_p, keep_typical, next_token
+from lightning_nlp.decoding.sampling import (
+    highest,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    keep_typical,
+    likeliest,
+    next_token,
+)
 
 NONE = -math.inf
 
@@ -100,3 +108,17 @@ def draw(count: int, **given: object) -> torch.Tensor:
 )
 def test_tokens_come_as_often_as_they_should(given, expected):
     assert draw(20_000, **given).tolist() == pytest.approx(expected, abs=0.012)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("size", [3, 255, 1023, 1024, 1025, 5000, 5120, 9001])
+def test_the_highest_scores_of_any_vocabulary(size, dtype):
+    generator = torch.Generator().manual_seed(size)
+    scores = torch.randn(40, size, generator=generator).to(dtype)  # in bfloat16 there are many equals
+    scores[3:6, -1], scores[6, 0], scores[7] = 9.0, 9.0, NONE
+    assert torch.equal(likeliest(scores), scores.max(-1).indices)
+    for k in (1, 3):
+        values, places = highest(scores, k)
+        assert torch.equal(values, scores.topk(k).values)
+        assert torch.equal(scores.gather(1, places), values)
+        assert all(len(set(row)) == k for row in places.tolist())
