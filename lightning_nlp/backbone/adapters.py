@@ -165,9 +165,8 @@ class LoRA(nn.Module):
     def __init__(self, layer: nn.Linear, config: AdapterConfig, rows: Rows) -> None:
         super().__init__()
         self.rows, self.scale = rows, config.scale
-        like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-        self.a = nn.Parameter(torch.empty(len(rows) * config.rank, layer.in_features, **like))
-        self.b = nn.Parameter(torch.empty(sum(stop - start for start, stop in rows), config.rank, **like))
+        self.a = nn.Parameter(layer.weight.new_empty(len(rows) * config.rank, layer.in_features))
+        self.b = nn.Parameter(layer.weight.new_empty(sum(stop - start for start, stop in rows), config.rank))
         self.dropout = nn.Dropout(config.dropout)
         self.reset_parameters()
 
@@ -186,8 +185,7 @@ class LoRA(nn.Module):
 
 def parts_of(rows: Rows, low: Tensor, b: Tensor) -> Iterator[tuple[tuple[int, int], Tensor, Tensor]]:
     """The adapted outputs, each with its share of ``low [..., parts * r]`` and of ``B [adapted, r]``."""
-    sizes = [stop - start for start, stop in rows]
-    return zip(rows, low.chunk(len(rows), dim=-1), b.split(sizes), strict=True)
+    return zip(rows, low.chunk(len(rows), dim=-1), b.split([stop - start for start, stop in rows]), strict=True)
 
 
 @torch.no_grad()
@@ -205,11 +203,10 @@ class Bottleneck(nn.Module):
 
     def __init__(self, layer: nn.Linear, config: AdapterConfig) -> None:
         super().__init__()
-        like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-        self.down = nn.Parameter(torch.empty(config.width, layer.out_features, **like))
-        self.down_bias = nn.Parameter(torch.empty(config.width, **like))
-        self.up = nn.Parameter(torch.empty(layer.out_features, config.width, **like))
-        self.up_bias = nn.Parameter(torch.empty(layer.out_features, **like))
+        self.down = nn.Parameter(layer.weight.new_empty(config.width, layer.out_features))
+        self.down_bias = nn.Parameter(layer.weight.new_empty(config.width))
+        self.up = nn.Parameter(layer.weight.new_empty(layer.out_features, config.width))
+        self.up_bias = nn.Parameter(layer.weight.new_empty(layer.out_features))
         self.dropout = nn.Dropout(config.dropout)
         self.reset_parameters()
 

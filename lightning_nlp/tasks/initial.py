@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from lightning_nlp.backbone.adapters import AdapterConfig, folded_state, is_adapter
@@ -101,7 +102,7 @@ class InitialWeights:
         said = f"init_from {self.source}: {len(fitting)} tensors loaded"
         for what, names in (("new", new), ("not used", [name for name in state if name not in fitting])):
             said += f", {what}: {listed(names)}" if names else ""
-        print(said, file=sys.stderr)
+        say(said)
 
     def unadapted(self, adapter: AdapterConfig) -> dict[str, Any]:
         """The weights for a module with ``adapter``: as they are where they have the same, else with theirs merged."""
@@ -112,8 +113,14 @@ class InitialWeights:
                 f"--init_from {self.source} has {self.adapter.kind} adapters, which cannot be merged into its weights: "
                 "give model.adapter the same values, or take the weights of its base"
             )
-        print(f"init_from {self.source}: its lora adapter is merged into its weights", file=sys.stderr)
+        say(f"init_from {self.source}: its lora adapter is merged into its weights")
         return folded_state(self.state, self.adapter, TransformerConfig(**self.backbone))
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """One line for the user, from the first rank alone."""
+    print(text, file=sys.stderr)
 
 
 def listed(names: list[str]) -> str:
