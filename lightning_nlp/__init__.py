@@ -25,6 +25,8 @@ _PUBLIC = {
     "MaskedLMData": "lightning_nlp.data.masked_lm",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence",
     "TextClassificationData": "lightning_nlp.data.text_classification",
+    "AdapterConfig": "lightning_nlp.backbone.adapters",
+    "LossConfig": "lightning_nlp.backbone.loss",
     "GenerationConfig": "lightning_nlp.decoding.sampling",
     "OptimizerConfig": "lightning_nlp.optim.optimizers",
     "ScheduleConfig": "lightning_nlp.optim.schedules",

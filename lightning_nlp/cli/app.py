@@ -99,6 +99,8 @@ class CommandLine(LightningCLI):
                 inserted = ["--config", str(saved)]
             elif self.verb != "fit" or not has_config(self.command_args):
                 known = [path.name for path in Path(run).parent.glob("*/") if path.is_dir()]
+                if (Path(run) / "import.json").is_file():
+                    raise ConfigError(f"run '{run}' was imported and has no data: use fit -c CONFIG --init_from {run}")
                 hint = nearest(Path(run).name, known)
                 raise ConfigError(f"there is no run at '{run}'{hint}")
         elif self.verb != "fit":

@@ -71,6 +71,9 @@ class Tokenizer:
         ids = {name: self._first_known(names) for name, names in USUAL.items()}
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids["pad"], ids["bos"], ids["eos"], ids["unk"]
         self.mask_id = ids["mask"]
+        # A published tokenizer's own rules say whether a text starts with a special token (GPT-2's does not).
+        if backend.post_processor is not None and self.bos_id not in backend.encode("").ids:
+            self.bos_id = None
         # Published vocabularies have gaps: counting their tokens would give too small a number.
         self._vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)

@@ -10,7 +10,7 @@ from lightning_nlp.data.collate import collate_packed, collate_single
 from lightning_nlp.data.lanes import Row, pack, single
 from lightning_nlp.data.objectives import Example
 
-FIELDS = {"tokens", "labels", "positions", "segments", "row_ids", "bytes", "example_ids"}
+FIELDS = {"tokens", "labels", "positions", "segments", "row_ids", "bytes", "example_ids", "lanes", "continues"}
 
 
 def example(start, count, labels=None, name="doc"):
@@ -24,7 +24,8 @@ def numbered(row, number):
 
 
 def integers(batch):
-    return all(value.dtype == torch.int64 for value in batch.values() if isinstance(value, torch.Tensor))
+    kinds = {name: value.dtype for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    return kinds.pop("continues") == torch.bool and set(kinds.values()) == {torch.int64}
 
 
 def test_packed_rows_are_taken_as_they_are():
@@ -38,6 +39,8 @@ def test_packed_rows_are_taken_as_they_are():
     assert batch["positions"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 4]]
     assert batch["segments"].tolist() == [[1, 1, 1, 2, 2], [1, 1, 1, 1, 1]]
     assert batch["row_ids"].tolist() == [7, 8]
+    assert batch["continues"].tolist() == [False, False] and batch["lanes"] == [-1, -1]
+    assert collate_packed([pack([(example(20, 9), 4, 5)], 5)], 99)["continues"].tolist() == [True]
     assert batch["bytes"].tolist() == [9, 15]  # a continued document was counted where it began
     assert batch["example_ids"] == [["doc", "b@4"], ["c"]]
 
