@@ -13,6 +13,7 @@ import platform
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -59,15 +60,20 @@ class Contestant:
         self.name = name
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         environment = {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        # A pipe that nobody reads would fill up and block.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop
         self.process = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if not os.environ.get("BENCHMARK_VERBOSE") else None,
+            stderr=self.errors,
             env=environment,
             text=True,
         )
         self.missing: str | None = None
+
+    def wait(self) -> None:
+        """Until it is warm, or has said why it cannot take part."""
         answer = self._read()
         if answer.startswith("missing "):
             self.missing = answer.removeprefix("missing ")
@@ -77,8 +83,10 @@ class Contestant:
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
         if not line:
-            errors = self.process.communicate()[1] or ""
-            raise RuntimeError(f"{self.name} ended with exit code {self.process.returncode}\n{errors[-3000:]}")
+            self.process.wait()
+            self.errors.seek(0)
+            errors = self.errors.read()[-3000:]
+            raise RuntimeError(f"{self.name} ended with exit code {self.process.returncode}\n{errors}")
         return line
 
     def run(self, steps: int) -> float:
@@ -91,6 +99,7 @@ class Contestant:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.communicate()  # an end of input ends it
+        self.errors.close()
 
 
 def missing(reason: str) -> None:
@@ -104,10 +113,11 @@ def alternate(commands: dict[str, Sequence[str]], rounds: int = ROUNDS, steps: i
     contestants = []
     try:
         for name, command in commands.items():
-            contestant = Contestant(name, command)
-            contestants.append(contestant)
+            contestants.append(Contestant(name, command))
+        for contestant in contestants:
+            contestant.wait()
             if contestant.missing is not None:
-                print(f"  {name} left out: {contestant.missing}", file=sys.stderr)
+                print(f"  {contestant.name} left out: {contestant.missing}", file=sys.stderr)
         present = [contestant for contestant in contestants if contestant.missing is None]
         seconds: dict[str, list[float]] = {contestant.name: [] for contestant in present}
         for number in range(rounds):

@@ -35,19 +35,23 @@ class Rows:
 
 
 class Narrow(torch.autograd.Function):
-    """A master's narrow copy, and a scalar that :class:`Lookup` hangs on; their gradients go to the master, widened."""
+    """A master's narrow copy; its gradient goes to the master, widened.
+
+    With ``rows`` there is a second output, a scalar that :class:`Lookup` hangs on: this node then comes after it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, master: Tensor, copy: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, master: Tensor, copy: Tensor, rows: Rows | None) -> Any:
         ctx.set_materialize_grads(False)
         ctx.like, ctx.rows = master.detach(), rows
-        return copy.detach(), torch.zeros((), device=master.device)
+        return copy.detach() if rows is None else (copy.detach(), torch.zeros(()))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None, anchor: Tensor | None) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor | None, anchor: Tensor | None = None) -> tuple[Tensor, None, None]:
         wide = torch.zeros_like(ctx.like) if gradient is None else gradient.to(ctx.like.dtype)
-        ctx.rows.add_to(wide)
+        if ctx.rows is not None:
+            ctx.rows.add_to(wide)
         return wide, None, None
 
 
@@ -66,7 +70,7 @@ class Lookup(torch.autograd.Function):
         if ctx.padding is not None:
             rows = rows.masked_fill((tokens == ctx.padding)[:, None], 0.0)
         ctx.rows.parts.append((tokens, rows))
-        return torch.zeros((), device=gradient.device), None, None, None, None
+        return torch.zeros(()), None, None, None, None
 
 
 class WideLayerNorm(torch.autograd.Function):
@@ -127,19 +131,21 @@ class MasterWeights:
             yield
             return
         self._refresh()
-        rows = [Rows() for _ in self._masters]
-        anchors: list[Tensor | None] = []
-        self._last = []
-        for master, copy, own in zip(self._masters, self._copies, rows, strict=True):
-            narrow, anchor = copy, None
-            if master.requires_grad and torch.is_grad_enabled():
-                narrow, anchor = Narrow.apply(master, copy, own)
-            self._last.append(narrow)
-            anchors.append(anchor)
-        self._forwards = list(self._norms)
-        for child, number in self._embeddings:
-            if (anchor := anchors[number]) is not None:
-                self._forwards.append((child, lookup(anchor, self._copies[number], child.padding_idx, rows[number])))
+        self._last, self._forwards = list(self._copies), list(self._norms)
+        if torch.is_grad_enabled():
+            looked_up = {number: Rows() for _, number in self._embeddings}
+            anchors: dict[int, Tensor] = {}
+            for number, (master, copy) in enumerate(zip(self._masters, self._copies, strict=True)):
+                if not master.requires_grad:
+                    continue
+                if (rows := looked_up.get(number)) is None:
+                    self._last[number] = Narrow.apply(master, copy, None)
+                else:
+                    self._last[number], anchors[number] = Narrow.apply(master, copy, rows)
+            for child, number in self._embeddings:
+                if number in anchors:
+                    forward = lookup(anchors[number], self._copies[number], child.padding_idx, looked_up[number])
+                    self._forwards.append((child, forward))
         with self._swapped():
             yield
 
