@@ -17,8 +17,6 @@ from torch.overrides import TorchFunctionMode
 
 LEAST_STEPS = 24
 """Steps from which packing costs less than it saves, measured in float32 and bfloat16 with 1 to 64 rows."""
-LARGE = 1 << 22
-"""Entries of a float32 matrix from which packing pays with a single row too."""
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -29,8 +27,6 @@ def pack(weight: Tensor, rows: int) -> Callable[[Tensor, Tensor | None], Tensor]
     """
     if weight.device.type != "cpu" or weight.dtype not in DTYPES or weight.dim() != 2:
         return None
-    if rows == 1 and weight.dtype == torch.float32 and weight.numel() < LARGE:
-        return None  # the plain product of a vector is as good
     try:
         multiply = torch.ops.mkldnn._linear_pointwise.default
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
