@@ -9,14 +9,20 @@ from lightning_nlp.errors import ConfigError, nearest
 
 TASKS = {
     "CausalLM": "lightning_nlp.tasks.causal_lm:CausalLM",
+    "MaskedLM": "lightning_nlp.tasks.masked_lm:MaskedLM",
+    "SequenceToSequence": "lightning_nlp.tasks.sequence_to_sequence:SequenceToSequence",
     "TextClassification": "lightning_nlp.tasks.text_classification:TextClassification",
 }
 DATA = {
     "CausalLMData": "lightning_nlp.data.causal_lm:CausalLMData",
+    "MaskedLMData": "lightning_nlp.data.masked_lm:MaskedLMData",
+    "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence:SequenceToSequenceData",
     "TextClassificationData": "lightning_nlp.data.text_classification:TextClassificationData",
 }
 OBJECTIVES = {
     "causal_lm": "lightning_nlp.data.objectives:causal_lm",
+    "masked_lm": "lightning_nlp.data.objectives:masked_lm",
+    "sequence_to_sequence": "lightning_nlp.data.objectives:sequence_to_sequence",
     "classification": "lightning_nlp.data.objectives:classification",
 }
 OPTIMIZERS = {
@@ -31,6 +37,7 @@ SCHEDULES = {
 BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
     "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
+    "numbers": "lightning_nlp.data.builders.numbers:build",
 }
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",
@@ -38,6 +45,13 @@ FAMILIES = {
     "mistral": "lightning_nlp.interop.llama:Mistral",
     "qwen2": "lightning_nlp.interop.llama:Qwen2",
     "qwen3": "lightning_nlp.interop.llama:Qwen3",
+    "gpt_neox": "lightning_nlp.interop.gpt_neox:GPTNeoX",
+    "bert": "lightning_nlp.interop.bert:BERT",
+    "roberta": "lightning_nlp.interop.bert:RoBERTa",
+    "distilbert": "lightning_nlp.interop.bert:DistilBERT",
+    "t5": "lightning_nlp.interop.t5:T5",
+    "bart": "lightning_nlp.interop.bart:BART",
+    "marian": "lightning_nlp.interop.bart:Marian",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 
 import lightning_nlp
 from lightning_nlp.callbacks.checkpoints import Checkpoints
+from lightning_nlp.callbacks.compile import CompileBlocks
 from lightning_nlp.callbacks.log import MetricsLog
 from lightning_nlp.callbacks.progress import Progress
 from lightning_nlp.callbacks.random_state import RandomState
@@ -27,7 +29,8 @@ from lightning_nlp.callbacks.signals import Signals
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.run import manifest
+from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, check_strategy
+from lightning_nlp.run import allocator, manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.ranks import data_rank, data_ranks
@@ -50,6 +53,10 @@ class Trainer(L.Trainer):
         patience: stop after this many validations without a better value (default: never).
         time_budget: wall-clock limit such as ``90m``, ``1h30m`` or ``45s``; the run then saves and exits with code 85.
         log_every_n_steps: optimizer steps between lines of ``metrics.jsonl`` and TensorBoard scalars.
+        precision: Lightning's names, or ``bf16-master``: bfloat16 computation, float32 master weights.
+        tune_allocator: keep freed memory in this process (glibc only): faster steps on a CPU, memory stays at its peak.
+        compile: ``blocks`` compiles each block of the backbone when training starts.
+        compile_backend: what ``torch.compile`` hands the blocks to.
         default_root_dir: the run directory.
     """
 
@@ -68,6 +75,10 @@ class Trainer(L.Trainer):
         patience: int | None = None,
         time_budget: str | None = None,
         log_every_n_steps: int = 10,
+        precision: PrecisionName | None = None,
+        tune_allocator: bool = False,
+        compile: Literal["blocks"] | None = None,
+        compile_backend: str = "inductor",
         accumulate_grad_batches: int | None = None,
         val_check_interval: int | float | None = None,
         callbacks: list[Callback] | Callback | None = None,
@@ -90,6 +101,9 @@ class Trainer(L.Trainer):
                 raise ConfigError(f"trainer.{name} must be a number of steps, or 0 for never, not {value}")
         if val_check_interval is not None:
             raise ConfigError("trainer.val_check_interval counts batches: use trainer.validate_every (optimizer steps)")
+        check_precision(precision)
+        if tune_allocator and (unable := allocator.tune()):
+            print(unable, file=sys.stderr)
         self.run_directory = RunDirectory(Path(default_root_dir or "."))
         self.horizon = horizon
         self.validate_every = validate_every
@@ -101,6 +115,8 @@ class Trainer(L.Trainer):
         given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         # Order matters within a step: numbers are logged, then saved, then a signal may end the run.
         ours: list[Callback] = [RandomState(), MetricsLog(), Samples()]
+        if compile is not None:
+            ours.append(CompileBlocks(compile_backend))
         if patience is not None:
             ours.append(EarlyStopping(monitor, mode=monitor_mode, patience=patience, check_on_train_epoch_end=False))
         if enable_progress_bar:
@@ -124,9 +140,12 @@ class Trainer(L.Trainer):
             default_root_dir=str(self.run_directory.path),
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            plugins=plugins_with_ours(plugins),
+            precision=None if precision == "bf16-master" else precision,
+            plugins=plugins_with_ours(plugins, precision),
             **kwargs,
         )
+        if precision == "bf16-master":
+            check_strategy(self.strategy)
 
     # Plan -----------------------------------------------------------------------------------------------------
 
@@ -235,10 +254,10 @@ class Trainer(L.Trainer):
         return log.tokens
 
 
-def plugins_with_ours(plugins: Any) -> list[Any]:
-    """Add the plain CheckpointIO to the plugins the user gave."""
+def plugins_with_ours(plugins: Any, precision: PrecisionName | None) -> list[Any]:
+    """Add the plain CheckpointIO, and the precision Lightning does not know, to the plugins the user gave."""
     given = list(plugins) if isinstance(plugins, list) else [] if plugins is None else [plugins]
-    return [*given, PlainCheckpointIO()]
+    return [*given, PlainCheckpointIO(), *([BFloat16Master()] if precision == "bf16-master" else [])]
 
 
 def parse_duration(text: str | None) -> timedelta | None:

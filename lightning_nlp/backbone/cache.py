@@ -86,7 +86,14 @@ class KVCache:
 
     def reorder(self, rows: Tensor) -> None:
         """Make row ``rows[b]`` row b, for ``rows [B']`` (beam search; dropping rows that have ended)."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        if len(rows) == self.keys.shape[1]:  # of a beam search's rows, many stay where they are
+            moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
+            whence = rows[moved]
+            for buffer in (self.keys, self.values):
+                filled = buffer[:, :, :, : self.length]
+                filled[:, moved] = filled.index_select(1, whence)
+        else:
+            self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
         self.segments = None if self.segments is None else self.segments[rows]
         self.positions = None if self.positions is None else self.positions[rows]
         self.cross = {layer: (key[rows], value[rows]) for layer, (key, value) in self.cross.items()}

@@ -16,6 +16,7 @@ Biases start at 0. *additions* counts the sub-layers of the whole stack: two a l
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -142,7 +143,6 @@ def learning_rate_scale(name: str, config: TransformerConfig) -> float:
     Matrices whose inputs and outputs both grow with the width get ``1 / multiplier`` (Yang et al. 2022, table 8);
     embeddings, biases and norms, and the output matrix, whose scores are divided instead, keep the rate.
     """
-    hidden = (
-        ".layers." in name and name.endswith(".weight") and "norm" not in name and not name.endswith("after.weight")
-    )
-    return 1.0 / config.width_multiplier if hidden or ".transform.dense.weight" in name else 1.0
+    matrix = name.endswith(".weight") and not re.search(r"(norm|after|embedding)\.weight$", name)
+    hidden = matrix and (".layers." in name or ".transform." in name)
+    return 1.0 / config.width_multiplier if hidden else 1.0

@@ -1,4 +1,4 @@
-"""Cross-entropy as (sum, count), for language models without keeping all logits.
+"""Losses of language models as (sum, count), without keeping all logits.
 
 The chunked form computes gradients in its forward pass, a block of rows at a time, into one reused buffer: three matrix
 products, nothing recomputed, and memory for ``chunk_rows`` rows of logits instead of all. Log-sum-exp is in float32 (or
@@ -7,17 +7,45 @@ float64) whatever the inputs are.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100
-CHUNK_BYTES = 64 * 2**20
-"""Above this many bytes of float32 logits the chunked form is used."""
-CHUNK_ROWS = 256
+from lightning_nlp.backbone.targets import IGNORED, Targets
+from lightning_nlp.errors import ConfigError
+
+CHUNK_ABOVE = 16 * 2**20
+"""Above this many bytes of float32 logits the chunked form is used: below it, there is nothing to save."""
+CHUNK_BYTES, MOST_ROWS, FEWEST_ROWS = 26_000_000, 512, 64
+"""Logits held at a time: more of them save no time, fewer make narrow products."""
+WIDE_ROWS, WEIGHT_ROWS = 32, 2048
+"""Rows of scores, and of the weights' gradient, worked on at a time on a CPU; elsewhere kernels cost more."""
+
+Smoothing = Literal["uniform", "others", "no_pad"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is added to the cross-entropy of tokens in training; validation always measures the plain one."""
+
+    label_smoothing: float = 0.0
+    """Share of the target spread over other tokens (Szegedy et al. 2016)."""
+    smoothing: Smoothing = "uniform"
+    """Over all tokens (PyTorch, transformers), all others (fairseq), or all others but padding, as KL (JoeyNMT)."""
+    z_loss: float = 0.0
+    """Factor of the squared log-normaliser, which keeps scores from drifting (PaLM: 1e-4)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"loss.label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        if self.smoothing not in ("uniform", "others", "no_pad"):
+            raise ConfigError(f"unknown loss.smoothing '{self.smoothing}' (known: uniform, others, no_pad)")
+        if not 0 <= self.z_loss < float("inf"):
+            raise ConfigError(f"loss.z_loss must not be negative, not {self.z_loss}")
 
 
 def linear_cross_entropy(
@@ -26,52 +54,209 @@ def linear_cross_entropy(
     labels: Tensor,
     bias: Tensor | None = None,
     *,
-    chunk_rows: int = CHUNK_ROWS,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    label_smoothing: float = 0.0,
+    smoothing: Smoothing = "uniform",
+    pad_id: int | None = None,
+    z_loss: float = 0.0,
+    class_weights: Tensor | None = None,
+    chunk_rows: int | None = None,
     chunked: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of ``softmax(hidden @ weight.T + bias)``.
+    """Summed cross-entropy of ``softmax(cap(scale * hidden @ weight.T + bias))``.
 
     Args:
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         labels: ``[N]``; -100 is left out.
         bias: ``[V]``.
-        chunk_rows: rows of logits held at a time.
+        scale: factor of the products, taken into them at no cost (T5's tied head: ``D ** -0.5``; muP).
+        softcap: scores become ``cap * tanh(score / cap)`` (Gemma 2).
+        label_smoothing, smoothing, pad_id: see :class:`~lightning_nlp.backbone.targets.Targets`.
+        z_loss: factor of ``logsumexp(scores)^2``, added (Chowdhery et al. 2022).
+        class_weights: ``[V]``; the count is then the sum of the labels' weights, as PyTorch's mean has it.
+        chunk_rows: rows of logits held at a time; by default what fits a buffer of fixed size.
         chunked: force one form; by default the size of the logits decides.
 
     Under autocast the products are in its dtype. Apart from that ``hidden``, ``weight`` and ``bias`` share one.
 
     Returns:
         Sum over counted labels and their number, two float32 scalars (float64 for float64 inputs).
+
+    Raises:
+        ConfigError: a smoothing that does not go with ``class_weights``, or ``no_pad`` without ``pad_id``.
     """
     device = hidden.device.type
-    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
-        hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
-        bias = None if bias is None else bias.to(hidden.dtype)
+    hidden, weight, bias = cast(hidden, weight, bias)
     with torch.autocast(device, enabled=False):
         wide = torch.promote_types(hidden.dtype, torch.float32)
+        if smoothing == "no_pad" and label_smoothing and pad_id is not None:
+            labels = labels.masked_fill(labels == pad_id, IGNORED)
         counted = labels != IGNORED
         count = counted.sum()
         if int(count) < 0.75 * labels.numel():  # rows without a label need no matrix product
             hidden, labels = hidden[counted], labels[counted]
-        if chunked is None:
-            chunked = labels.numel() * weight.shape[0] * 4 > CHUNK_BYTES
-        if chunked:
-            if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
-                hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-            total = ChunkedCrossEntropy.apply(hidden, weight, bias, labels, chunk_rows)
-        else:
-            logits = F.linear(hidden, weight, bias).to(wide)
-            total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        return total, count.to(wide)
+        targets = Targets(labels, len(weight), wide, label_smoothing, smoothing, pad_id, z_loss, class_weights)
+        total = summed(hidden, weight, bias, targets, scale, softcap, chunk_rows, chunked)
+        return total, count.to(wide) if class_weights is None else targets.weight_of_labels()
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
+def linear_distillation(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    teacher: Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None],
+    bias: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    teacher_scale: float = 1.0,
+    teacher_softcap: float | None = None,
+    chunk_rows: int | None = None,
+    chunked: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``T^2 KL(teacher || student)`` over the rows that have a label (Hinton et al. 2015), summed, and their number.
+
+    Args:
+        hidden, weight, bias, scale, softcap: the student's, as for :func:`linear_cross_entropy`.
+        labels: ``[N]``; rows with -100 are left out, whatever stands in them.
+        teacher: its logits ``[N, V]``, or its ``(hidden [N, D'], weight [V, D'])`` with or without ``bias [V]``, from
+            which they are made ``chunk_rows`` rows at a time; no gradients go there. A token may have the logit
+            ``-inf``: the teacher rules it out.
+        temperature: T, by which both sides' scores are divided, after the cap.
+        teacher_scale, teacher_softcap: those of the teacher's output layer, when its hidden states are given.
+
+    Returns:
+        Two float32 scalars (float64 for float64 inputs).
+
+    Raises:
+        ConfigError: a temperature that is not positive.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(f"the temperature of distillation must be positive, not {temperature}")
+    device = hidden.device.type
+    hidden, weight, bias = cast(hidden, weight, bias)
+    if not isinstance(teacher, Tensor):
+        teacher = cast(*teacher)
+    with torch.autocast(device, enabled=False):
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        index = (labels != IGNORED).nonzero().squeeze(1)
+        if len(index) < len(hidden):
+            hidden = hidden[index]
+        rows = Soft(teacher, index, temperature, teacher_scale, teacher_softcap, wide)
+        total = summed(hidden, weight, bias, rows, scale, softcap, chunk_rows, chunked)
+        return total, torch.tensor(len(index), dtype=wide, device=hidden.device)
+
+
+def cast(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All in autocast's dtype, where it is on and they are not in float64."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+        hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
+        bias = None if bias is None else bias.to(hidden.dtype)
+    return hidden, weight, bias
+
+
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """``scale * hidden @ weight.T + bias``."""
+    if scale == 1.0:
+        return F.linear(hidden, weight, bias)
+    return torch.addmm(hidden.new_zeros(1) if bias is None else bias, hidden, weight.T, alpha=scale)
+
+
+class RowLoss(Protocol):
+    """A loss of rows of scores that also knows its gradient."""
+
+    def total(self, scores: Tensor) -> Tensor:
+        """Sum over all rows of ``scores [N, V]``, for autograd to differentiate."""
+        ...
+
+    def chunk(self, scores: Tensor, start: int, gradient: bool) -> Tensor:
+        """Sum over rows ``start ...``; with ``gradient``, ``scores [n, V]`` is overwritten by the gradient."""
+        ...
+
+
+@dataclass
+class Soft:
+    """Divergence from a teacher's distribution."""
+
+    teacher: Tensor | tuple[Tensor, Tensor, Tensor | None]
+    index: Tensor
+    """Of the counted rows among the teacher's."""
+    temperature: float
+    scale: float
+    softcap: float | None
+    wide: torch.dtype
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """The teacher's for counted rows ``start:stop``, over the temperature."""
+        index = self.index[start:stop]
+        with torch.no_grad():
+            if isinstance(self.teacher, Tensor):
+                rows = self.teacher[index].to(self.wide)
+            else:
+                hidden, weight, bias = self.teacher
+                rows = linear(hidden[index], weight, bias, self.scale).to(self.wide)
+                if self.softcap is not None:
+                    rows = rows.div_(self.softcap).tanh_().mul_(self.softcap)
+            # 0 log 0 is 0, which the logarithm of a token that is ruled out has to be finite for.
+            return rows.div_(self.temperature).clamp_(min=torch.finfo(self.wide).min / 2)
+
+    def total(self, scores: Tensor) -> Tensor:
+        ours, theirs = (scores / self.temperature).log_softmax(-1), self.logits(0, len(scores)).log_softmax(-1)
+        return (theirs.exp() * (theirs - ours)).sum() * self.temperature**2
+
+    def chunk(self, scores: Tensor, start: int, gradient: bool) -> Tensor:
+        ours = scores.div_(self.temperature)
+        ours -= ours.logsumexp(-1, keepdim=True)
+        theirs = self.logits(start, start + len(scores))
+        theirs -= theirs.logsumexp(-1, keepdim=True)
+        probabilities = theirs.exp()
+        total = (probabilities * theirs.sub_(ours)).sum() * self.temperature**2
+        if gradient:
+            ours.exp_().sub_(probabilities).mul_(self.temperature)
+        return total
+
+
+def summed(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: RowLoss,
+    scale: float,
+    softcap: float | None,
+    chunk_rows: int | None,
+    chunked: bool | None,
+) -> Tensor:
+    """``rows`` over ``cap(scale * hidden @ weight.T + bias)``; ``chunked``, or the size of the logits, says how."""
+    if chunked is None:
+        chunked = len(hidden) * weight.shape[0] * 4 > CHUNK_ABOVE
+    if not chunked:
+        scores = linear(hidden, weight, bias, scale).to(torch.promote_types(hidden.dtype, torch.float32))
+        return rows.total(scores if softcap is None else softcap * (scores / softcap).tanh())
+    if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+    if chunk_rows is None:
+        fit = CHUNK_BYTES // (weight.shape[0] * hidden.element_size())
+        chunk_rows = max(FEWEST_ROWS, min(MOST_ROWS, fit))
+    return ChunkedLoss.apply(hidden, weight, bias, rows, scale, softcap, chunk_rows)
+
+
+class ChunkedLoss(torch.autograd.Function):
     """See the module's text; gradients are scaled, not recomputed, in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_rows: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        rows: RowLoss,
+        scale: float,
+        softcap: float | None,
+        chunk_rows: int,
     ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         needs = ctx.needs_input_grad
@@ -79,62 +264,88 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         # Sums over many chunks would lose digits in bfloat16.
         grad_weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
-        part_of_weight = torch.empty_like(weight) if needs[1] and weight.dtype != wide else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
-        rows = max(1, min(chunk_rows, len(hidden)))
-        buffer = torch.empty(rows, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
-        for start in range(0, len(hidden), rows):
-            part, target = hidden[start : start + rows], labels[start : start + rows]
-            logits = torch.mm(part, weight.T, out=buffer[: len(part)])
+        size = max(1, min(chunk_rows, len(hidden)))
+        buffer = torch.empty(size, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
+        # A wider dtype, a cap and a teacher need tensors of their own beside the scores: few rows keep them small.
+        few = min(size, WIDE_ROWS) if hidden.device.type == "cpu" else size
+        scratch = torch.empty(few, weight.shape[0], dtype=wide, device=hidden.device) if wide != hidden.dtype else None
+        for start in range(0, len(hidden), size):
+            part = hidden[start : start + size]
+            # With beta = 0, what stood there before does not count.
+            logits = buffer[: len(part)].addmm_(part, weight.T, beta=0, alpha=scale)
             if bias is not None:
                 logits += bias
-            logits = logits.to(wide)
-            keep = (target != IGNORED)[:, None]
-            target = target[:, None].where(keep, 0)
-            norm = logits.logsumexp(-1, keepdim=True)
-            total += (norm - logits.gather(1, target)).where(keep, 0.0).sum()
-            if not any(needs[:3]):
-                continue
-            # The gradient of the loss by the logits: probabilities, less one at the label.
-            gradient = logits.sub_(norm.where(keep, torch.inf)).exp_()
-            gradient.scatter_add_(1, target, -keep.to(wide))
-            narrow = buffer[: len(part)].copy_(gradient)
+            for first in range(0, len(part), few):
+                narrow = logits[first : first + few]
+                scores, slope = narrow if scratch is None else scratch[: len(narrow)].copy_(narrow), None
+                if softcap is not None:
+                    scores.div_(softcap).tanh_()
+                    slope = scores.square().neg_().add_(1.0)
+                    scores.mul_(softcap)
+                total += rows.chunk(scores, start + first, any(needs[:3]))
+                if any(needs[:3]):
+                    gradient = scores if slope is None else scores.mul_(slope)
+                    if scratch is not None:
+                        narrow.copy_(gradient)
+                    if grad_bias is not None:
+                        grad_bias += gradient.sum(0)
             if grad_hidden is not None:
-                torch.mm(narrow, weight, out=grad_hidden[start : start + rows])
-            if part_of_weight is not None and grad_weight is not None:
-                grad_weight += torch.mm(narrow.T, part, out=part_of_weight)
-            elif grad_weight is not None:
-                grad_weight.addmm_(narrow.T, part)
-            if grad_bias is not None:
-                grad_bias += gradient.sum(0)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+                grad_hidden[start : start + size].addmm_(logits, weight, beta=0, alpha=scale)
+            if grad_weight is not None:
+                add_product(grad_weight, logits, part, scale)
+        ctx.gradients = grad_hidden, grad_weight, grad_bias
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        if ctx.gradients is None:
+            raise RuntimeError("the chunked loss hands its gradients out once: call it again for a second backward")
+        (grad_hidden, grad_weight, grad_bias), ctx.gradients = ctx.gradients, None
         weight_dtype, bias_dtype = ctx.dtypes
         return (
-            None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
-            None if grad_weight is None else (grad_weight * grad).to(weight_dtype),
-            None if grad_bias is None else (grad_bias * grad).to(bias_dtype),
+            # One dimension keeps ``grad`` from being rounded to bfloat16 first, which would scale all of it wrongly.
+            None if grad_hidden is None else grad_hidden.copy_(grad_hidden * grad.reshape(1)),
+            None if grad_weight is None else grad_weight.mul_(grad).to(weight_dtype),
+            None if grad_bias is None else grad_bias.mul_(grad).to(bias_dtype),
+            None,
+            None,
             None,
             None,
         )
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def add_product(sums: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """``sums [V, D] += scale * left.T @ right``; a product in a narrower dtype is made and added slice by slice."""
+    if left.dtype == sums.dtype:
+        sums.addmm_(left.T, right, alpha=scale)
+        return
+    rows = min(len(sums), WEIGHT_ROWS) if sums.device.type == "cpu" else len(sums)
+    product = torch.empty(rows, right.shape[1], dtype=left.dtype, device=left.device)
+    for columns, some in zip(left.split(rows, 1), sums.split(rows), strict=True):
+        some += product[: len(some)].addmm_(columns.T, right, beta=0, alpha=scale)
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy and number of labels for classification heads.
 
     Args:
         logits: ``[N, C]``.
         labels: ``[N]``; -100 is left out.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: ``[C]``; the count is then the sum of the labels' weights.
 
     Returns:
         Two float32 scalars (float64 for float64 logits).
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    total = F.cross_entropy(logits.to(wide), labels, ignore_index=IGNORED, reduction="sum")
-    return total, (labels != IGNORED).sum().to(wide)
+    weights = None if class_weights is None else class_weights.to(wide)
+    total = F.cross_entropy(
+        logits.to(wide), labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+    )
+    counted = labels != IGNORED
+    return total, counted.sum().to(wide) if weights is None else weights[labels[counted]].sum()

@@ -60,7 +60,7 @@ class Recurrence:
         nothing = torch.zeros(self.layers, self.length, self.width, dtype=dtype, device=device)
         never = torch.zeros(self.length, dtype=torch.bool, device=device)
         found = [self.lanes.get(lane, (nothing, never)) for lane in lanes]
-        states = torch.stack([state for state, _ in found], dim=1)
+        states = torch.stack([state.to(dtype) for state, _ in found], dim=1)
         belongs = torch.stack([real for _, real in found]) & continues[:, None]
         return Carried(list(states), belongs * segments[:, :1])
 

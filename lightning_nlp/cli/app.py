@@ -231,7 +231,8 @@ class CommandLine(LightningCLI):
         if self.verb != "fit" or not self.trainer.is_global_zero:
             return
         backbone = self.settings["model"]["init_args"]["backbone"]
-        backbone["vocab_size"], backbone["pad_id"] = config.vocab_size, config.pad_id
+        for name in ("vocab_size", "pad_id", "decoder_start_id"):
+            backbone[name] = getattr(config, name)
 
     # Verbs ----------------------------------------------------------------------------------------------------
 

@@ -80,10 +80,11 @@ def main(argv: list[str]) -> int:
 
     from lightning_nlp.loading import load
     from lightning_nlp.tasks.causal_lm import CausalLMHead
+    from lightning_nlp.tasks.sequence_to_sequence import SequenceToSequenceHead
 
     module = load(options.run, options.checkpoint)
     head = module.head
-    if not isinstance(head, CausalLMHead):
+    if not isinstance(head, (CausalLMHead, SequenceToSequenceHead)):
         raise ConfigError(f"run '{options.run}' is a {type(module).__name__}: generate needs a language model")
     backbone, tokenizer = module.backbone, head.tokenizer
     if backbone is None or tokenizer is None:
@@ -92,6 +93,10 @@ def main(argv: list[str]) -> int:
     generation = changed(head.generation, options, words or None)
 
     def answer(prompt: str) -> None:
+        if isinstance(head, SequenceToSequenceHead):  # the answer to a text, not its continuation
+            source = torch.tensor([head.encode_source(prompt)], device=backbone.embedding_weight.device)
+            print(*head.answers(backbone, source, generation=generation), flush=True)
+            return
         with torch.inference_mode():
             (new,) = head.continuations(backbone, [head.encode_prompt(prompt)], generation)
         print(prompt + tokenizer.decode(new), flush=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.errors import ConfigError
 
-FORMATS = ("huggingface", "safetensors")
+FORMATS = ("huggingface", "safetensors", "adapters")
 
 
 def import_arguments() -> argparse.ArgumentParser:
@@ -26,13 +27,21 @@ def export_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number (default: best)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--format", default="huggingface", choices=FORMATS, help="default: huggingface")
-    parser.add_argument("--family", help="kind of Hugging Face model (default: the first that fits)")
+    parser.add_argument(
+        "--family", help="kind of Hugging Face model (default: that of an imported run, else the first that fits)"
+    )
     return parser
 
 
 def size_of(folder: Path) -> str:
     """Megabytes in a folder."""
     return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"
+
+
+def origin(run: Path) -> str | None:
+    """The family that an imported run came from: more than one may fit (a RoBERTa is a BERT)."""
+    note = (run.parent.parent if run.is_file() else run) / "import.json"
+    return str(json.loads(note.read_text())["family"]) if note.is_file() else None
 
 
 def import_main(argv: list[str]) -> int:
@@ -59,13 +68,17 @@ def export_main(argv: list[str]) -> int:
 
     quieten()
     from lightning_nlp.interop.convert import export_model, export_safetensors
-    from lightning_nlp.loading import load
+    from lightning_nlp.loading import load, save_adapters
 
     module, output = load(options.run, options.checkpoint), Path(options.output)
+    if options.format == "adapters":
+        save_adapters(module, output)
+        print(f"{output}: adapters and heads of {type(module).__name__}, {size_of(output)}; their base is not in it")
+        return 0
     if options.format == "safetensors":
         export_safetensors(module, output)
         print(f"{output}: {type(module).__name__} under its own names, {size_of(output)}")
         return 0
-    family = export_model(module, output, options.family)
+    family = export_model(module, output, options.family or origin(Path(options.run)))
     print(f"{output}: {family.architecture}, {size_of(output)}")
     return 0

@@ -14,10 +14,16 @@ from lightning_nlp.errors import ConfigError, nearest
 REFERENCE_VOCABULARY = 50257
 DESCRIPTIONS = {
     "CausalLM": "predict the next token (GPT); perplexity, bits per byte, samples",
+    "MaskedLM": "predict hidden tokens from both sides (BERT); fills <mask> in texts",
+    "SequenceToSequence": "write a text for a text (translation, summaries); token accuracy, exact match",
     "TextClassification": "one label a text; accuracy, macro-F1, Matthews correlation",
     "CausalLMData": "text packed into rows without padding",
+    "MaskedLMData": "text packed into rows, other tokens hidden in every epoch",
+    "SequenceToSequenceData": "pairs of texts, batched by both lengths",
     "TextClassificationData": "texts with a label, batched by length",
     "causal_lm": "each token from those before it",
+    "masked_lm": "hidden tokens, or whole words, from all others (80 % mask, 10 % random, 10 % kept)",
+    "sequence_to_sequence": "a target from a source, each token from those before it",
     "classification": "one class for a text",
     "adamw": "AdamW, fused (lr, weight_decay, betas, eps)",
     "sgd": "stochastic gradient descent (lr, weight_decay, momentum, nesterov)",
@@ -29,8 +35,67 @@ DESCRIPTIONS = {
     "mistral": "Mistral, decoder with a window",
     "qwen2": "Qwen 2 and 2.5, decoder",
     "qwen3": "Qwen 3, decoder",
+    "numbers": "translation: numbers in English words -> in German words, made by rules",
+    "gpt_neox": "GPT-NeoX and Pythia, decoder",
+    "bert": "BERT, encoder",
+    "roberta": "RoBERTa, encoder",
+    "distilbert": "DistilBERT, encoder",
+    "t5": "T5, T5 v1.1 and Flan-T5, encoder-decoder",
+    "bart": "BART, encoder-decoder",
+    "marian": "Marian (Opus-MT), encoder-decoder",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
+}
+PARTS = {
+    "arrangement": {
+        "encoder": "every token sees every other (BERT)",
+        "decoder": "tokens see those before them (GPT)",
+        "encoder_decoder": "a decoder that also sees an encoded source (T5)",
+    },
+    "positions": {
+        "rotary": "turned queries and keys; rotary_scaling stretches them: linear, ntk, yarn, llama3",
+        "learned": "a vector a position",
+        "sinusoidal": "waves, in the layout of `sinusoid`: interleaved, halves, fairseq",
+        "alibi": "scores fall with the distance",
+        "relative": "a learned bias a bucket of distances (T5)",
+        "none": "order is known from the causal mask alone",
+    },
+    "attention": {
+        "dot_product": "scaled products; with n_kv_heads grouped, qk_norm, attention_softcap",
+        "additive": "v^T tanh(q + k) (Bahdanau); for short texts",
+    },
+    "norm": {"layernorm": "mean and variance", "rmsnorm": "root mean square"},
+    "norm_placement": {
+        "pre": "before each sub-layer (GPT-2)",
+        "post": "after each residual sum (Vaswani, BERT)",
+        "sandwich": "before and after each sub-layer (Gemma 2)",
+    },
+    "feedforward": {
+        "gelu": "erf form, the fastest on a CPU",
+        "gelu_tanh": "GPT-2's approximation",
+        "relu": "Vaswani, T5",
+        "relu2": "squared ReLU (Primer)",
+        "silu": "Marian's swish",
+        "swiglu": "gated with SiLU (Llama)",
+        "geglu": "gated with GELU",
+        "geglu_tanh": "gated with the approximation (T5 v1.1)",
+        "reglu": "gated with ReLU",
+    },
+    "init": {
+        "gpt2": "normal, residual outputs scaled by depth",
+        "bert": "normal, cut at two deviations",
+        "t5": "by fan, without a scale in attention",
+        "xavier": "Glorot's uniform (Vaswani)",
+        "small": "sqrt(2 / 5 D) (GPT-NeoX)",
+        "mup": "learning rates transfer across widths; with mup_base_width",
+    },
+}
+"""Choices of the backbone's fields."""
+PATTERNS = {
+    "window": "self-attention sees keys less than so many positions away",
+    "full_attention_every": "with a window: every n-th layer sees everything",
+    "global_tokens": "with a window, in an encoder: first tokens that see and are seen by all (Longformer)",
+    "memory_length": "states of earlier rows a decoder also attends to (Transformer-XL)",
 }
 REGISTRIES = {
     "tasks": registry.TASKS,
@@ -41,6 +106,7 @@ REGISTRIES = {
     "families": registry.FAMILIES,
     "samples": registry.BUILDERS,
 }
+LISTS = ["backbones", "parts", *REGISTRIES]
 
 
 def backbones() -> list[dict[str, Any]]:
@@ -69,9 +135,15 @@ def entries(what: str) -> list[dict[str, Any]]:
     """
     if what == "backbones":
         return backbones()
+    if what == "parts":
+        choices = {**PARTS, **{name: {"N": about} for name, about in PATTERNS.items()}}
+        return [
+            {"field": field, "name": name, "about": about}
+            for field, names in choices.items()
+            for name, about in names.items()
+        ]
     if what not in REGISTRIES:
-        known = ["backbones", *REGISTRIES]
-        raise ConfigError(f"there is no list of '{what}'{nearest(what, known)} (known: {', '.join(known)})")
+        raise ConfigError(f"there is no list of '{what}'{nearest(what, LISTS)} (known: {', '.join(LISTS)})")
     return [{"name": name, "about": DESCRIPTIONS[name]} for name in REGISTRIES[what]]
 
 
@@ -85,6 +157,9 @@ def show(what: str) -> str:
                 f"{row['parameters'] / 1e6:>8.1f}M  ({row['without_embedding'] / 1e6:.1f}M without embedding)"
             )
         return "\n".join(lines)
+    if what == "parts":
+        rows = [(f"{row['field']}: {row['name']}", row["about"]) for row in entries(what)]
+        return "\n".join(["parts (fields of model.backbone)", *(f"  {name:<32} {about}" for name, about in rows)])
     return "\n".join([what, *(f"  {row['name']:<24} {row['about']}" for row in entries(what))])
 
 
@@ -113,10 +188,10 @@ def main(argv: list[str]) -> int:
     parser = Arguments(
         prog="lightning-nlp list", description="What can be named in a configuration.", allow_abbrev=False
     )
-    parser.add_argument("what", nargs="?", help=f"one of: {', '.join(['backbones', *REGISTRIES])}; default: all")
+    parser.add_argument("what", nargs="?", help=f"one of: {', '.join(LISTS)}; default: all")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     options = parser.parse_args(argv)
-    names = [options.what] if options.what else ["tasks", "data", "backbones", *list(REGISTRIES)[2:]]
+    names = [options.what] if options.what else ["tasks", "data", "backbones", "parts", *list(REGISTRIES)[2:]]
     if options.json:
         found = {name: entries(name) for name in names}
         print(json.dumps(found[options.what] if options.what else found, indent=2))

@@ -24,12 +24,26 @@ class Batch(TypedDict, total=False):
     """int64 ``[B, T]``; 0 = padding, documents of a row have different numbers and never see each other."""
     row_ids: Tensor
     """int64 ``[B]``, place in the global order; -1 = padding row."""
+    lanes: list[int]
+    """Of each row, the stream it continues; -1 where there is none."""
+    continues: Tensor
+    """bool ``[B]``, True where the row's first document began in an earlier row of its lane."""
     bytes: Tensor
     """int64 ``[B]``, utf-8 bytes the labels spell."""
     example_ids: list[list[str]]
     """Documents of each row; empty for a padding row."""
+    source_tokens: Tensor
+    """int64 ``[B, S]``, for the encoder of an encoder_decoder; likewise ``source_positions``, ``source_segments``."""
+    source_positions: Tensor
+    source_segments: Tensor
+    places: Tensor
+    """int64 ``[B]``, number of an evaluated row in its split; -1 in training and for padding rows."""
     texts: list[str]
     """Raw texts, for predictions."""
+    references: list[str | None]
+    """Right answers where they are known, for predictions."""
+    cut: list[int]
+    """Tokens cut off each text, for predictions."""
     task: str
     """Name of the head this batch is for."""
 
@@ -55,6 +69,8 @@ def common(rows: list[Row], length: int, pad_id: int) -> Batch:
         "positions": stack(rows, "positions", length, 0),
         "segments": stack(rows, "segments", length, 0),
         "row_ids": torch.tensor([row.number for row in rows]),
+        "lanes": [row.lane for row in rows],
+        "continues": torch.tensor([row.continues for row in rows]),
         "bytes": torch.tensor([row.bytes for row in rows]),
         "example_ids": [row.ids for row in rows],
     }
@@ -74,3 +90,25 @@ def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     length = -(-max(len(row.tokens) for row in rows) // multiple) * multiple
     labels = stack(rows, "labels", length, -100) if per_token else torch.tensor([int(row.labels) for row in rows])
     return {**common(rows, length, pad_id), "labels": labels}
+
+
+def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
+    """Rows with a source and a label at every position; T and S are rounded up to ``multiple``."""
+    if not rows:
+        row = padding_row(np.full(1, -100, dtype=np.int32), pad_id)
+        row.source = row.tokens
+        rows = [row]
+    batch = collate_single(rows, pad_id, multiple)
+    sources = [np.zeros(0, dtype=np.int32) if row.source is None else row.source for row in rows]
+    length = -(-max(map(len, sources)) // multiple) * multiple
+    lengths = np.array([len(source) if row.ids else 0 for source, row in zip(sources, rows, strict=True)])
+    positions = np.arange(length) * np.ones((len(rows), 1), dtype=np.int64)
+    real = positions < lengths[:, None]
+    tokens = np.full((len(rows), length), pad_id, dtype=np.int64)
+    for number, source in enumerate(sources):
+        tokens[number, : len(source)] = source
+    batch["source_tokens"] = torch.from_numpy(tokens)
+    batch["source_positions"] = torch.from_numpy(np.where(real, positions, 0))
+    batch["source_segments"] = torch.from_numpy(real.astype(np.int64))
+    batch["places"] = torch.tensor([row.place for row in rows])
+    return batch

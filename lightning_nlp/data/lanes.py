@@ -40,7 +40,13 @@ class Row:
     ids: list[str]
     bytes: int
     number: int = -1
+    lane: int = -1
+    continues: bool = False
+    source: np.ndarray | None = None
+    place: int = -1
+    cut: int = 0
     text: str = ""
+    reference: str | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +57,17 @@ class Counts:
     dropped: int = 0
     truncated: int = 0
     tokens_cut: int = 0
+
+
+def with_keys(rows: list[dict[str, Any]], first: int, *visit: int) -> list[dict[str, Any]]:
+    """Give every row a ``key``: the integers that random parts of its example are a function of.
+
+    No two visits of rows have the same, whoever prepares them: (seed, block, place) in training, where blocks are
+    numbered on through the epochs, and the number of the row in evaluation, whose random parts never change.
+    """
+    for place, row in enumerate(rows, first):
+        row["key"] = (*visit, place)
+    return rows
 
 
 class Documents:
@@ -80,8 +97,9 @@ class Documents:
         place = self.document - self._ahead_start
         if not 0 <= place < len(self._ahead):
             stop = min(self.document + self._ahead_count, len(self._reader))
-            self._ahead, self._ahead_start = self.prepare(self._reader.read(self.document, stop)), self.document
-            tokens = sum(example.source_length for example in self._ahead if example is not None)
+            rows = with_keys(self._reader.read(self.document, stop), self.document, self.order.seed, self.block)
+            self._ahead, self._ahead_start = self.prepare(rows), self.document
+            tokens = sum(example.full_length for example in self._ahead if example is not None)
             enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
             self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
             place = 0
@@ -111,7 +129,7 @@ class Documents:
         self.counts.documents += 1
         if example.truncated:
             self.counts.truncated += 1
-            self.counts.tokens_cut += example.source_length - len(example.tokens)
+            self.counts.tokens_cut += example.full_length - sum(example.lengths)
 
     def skipped(self) -> None:
         """Note a document that gives nothing, and stop when there is none that does.
@@ -134,7 +152,7 @@ class Documents:
     def _anything(self) -> bool:
         """Whether a document of any lane gives something."""
         rows = self.order.source.scan(0)
-        while chunk := list(islice(rows, READ_AHEAD)):
+        while chunk := with_keys(list(islice(rows, READ_AHEAD)), 0):
             if any(example is not None and len(example.tokens) for example in self.prepare(chunk)):
                 return True
         return False
@@ -199,7 +217,7 @@ class PackedLane:
 
 
 def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
-    """Join pieces ``(example, offset, pairs)`` into one row; what is left of ``length`` is padding."""
+    """Join pieces ``(example, offset, pairs)`` into one row; what is left of ``length`` is padding, perhaps all."""
     tokens = np.zeros(length, dtype=np.int32)
     labels = np.full(length, -100, dtype=np.int32)
     positions = np.zeros(length, dtype=np.int32)
@@ -214,7 +232,7 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
         ids.append(f"{example.id}@{offset}" if offset else example.id)
         size += 0 if offset else example.bytes  # a continued document was counted where it began
         start = stop
-    return Row(tokens, labels, positions, segments, ids, size)
+    return Row(tokens, labels, positions, segments, ids, size, continues=bool(pieces) and pieces[0][1] > 0)
 
 
 def single(example: Example) -> Row:
@@ -222,7 +240,9 @@ def single(example: Example) -> Row:
     count = len(example.tokens)
     positions, segments = np.arange(count, dtype=np.int32), np.ones(count, dtype=np.int32)
     row = Row(example.tokens, example.labels, positions, segments, [example.id], example.bytes)
-    row.text = example.text
+    row.source, row.place = example.source, example.place
+    row.cut = example.full_length - sum(example.lengths) if example.truncated else 0
+    row.text, row.reference = example.text, example.reference
     return row
 
 
@@ -256,7 +276,7 @@ class BucketedLane:
     def _fill(self) -> None:
         self._start = self.documents.state()
         examples = [self.documents.next() for _ in range(self.groups * self.rows_per_batch)]
-        by_length = sorted(range(len(examples)), key=lambda place: len(examples[place].tokens))
+        by_length = sorted(range(len(examples)), key=lambda place: examples[place].bulk)
         groups = generator(self.seed, BUCKET_STREAM, self.window).permutation(self.groups)
         size = self.rows_per_batch
         self._rows = [single(examples[place]) for group in groups for place in by_length[group * size :][:size]]

@@ -62,6 +62,10 @@ class TextDataModule(L.LightningDataModule):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     packed: ClassVar[bool] = True
     task: ClassVar[str] = ""
+    asked: ClassVar[str] = "text"
+    """The field that predictions are made from."""
+    answer: ClassVar[str | None] = None
+    """The field with the right answer, shown beside predictions where a row has it."""
 
     def __init__(
         self,
@@ -117,10 +121,19 @@ class TextDataModule(L.LightningDataModule):
         self._restored: dict[str, Any] | None = None
         self._counts = dict.fromkeys(COUNTS, 0)
 
+    @property
+    def lengths(self) -> str:
+        """What rows are cut to, as the order of the data is known by."""
+        return f"{self.max_length}"
+
     # What subclasses define -----------------------------------------------------------------------------------
 
     def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
-        """Rows of a source to examples; None for one that gives nothing to learn from."""
+        """Rows of a source to examples; None for one that gives nothing to learn from.
+
+        What is random in an example must be a function of its row's ``key`` alone: rows are prepared by whichever rank
+        needs them, ahead of time and again after a resume.
+        """
         raise TypeError(f"{type(self).__name__} does not say how a row becomes an example")
 
     def settle(self, run: RunDirectory | None) -> None:
@@ -302,7 +315,7 @@ class TextDataModule(L.LightningDataModule):
             rank=self.rank,
             micro_batch=self.micro_batch_size,
             fingerprint=(
-                f"{order.fingerprint()} length={self.max_length} global_batch_size={self.global_batch_size} "
+                f"{order.fingerprint()} length={self.lengths} global_batch_size={self.global_batch_size} "
                 f"tokenizer={self._tokenizer_hash()[:12]}"
             ),
         )
@@ -314,9 +327,13 @@ class TextDataModule(L.LightningDataModule):
         """Rows to tensors, with this module's task name."""
         assert self.tokenizer is not None
         pad = 0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id
-        batch = collate_packed(rows, pad) if self.packed else collate_single(rows, pad)
+        batch = collate_packed(rows, pad) if self.packed else self.collate_examples(rows, pad)
         batch["task"] = self.task
         return batch
+
+    def collate_examples(self, rows: list[Row], pad_id: int) -> Batch:
+        """Rows of one example each to tensors."""
+        return collate_single(rows, pad_id)
 
     def _tokenizer_hash(self) -> str:
         assert self.tokenizer is not None
@@ -347,7 +364,7 @@ class TextDataModule(L.LightningDataModule):
         counts = self._counts
         text = f"{counts['documents']} documents read"
         if counts["truncated"]:
-            text += f", {counts['truncated']} cut to {self.max_length} tokens ({counts['tokens_cut']} tokens lost)"
+            text += f", {counts['truncated']} cut to {self.lengths} tokens ({counts['tokens_cut']} tokens lost)"
         if counts["dropped"]:
             text += f", {counts['dropped']} dropped (nothing to learn from)"
         return text
@@ -374,8 +391,15 @@ class TextDataModule(L.LightningDataModule):
             micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
             data_ranks=self.ranks,
             rank=self.rank,
+            lanes=self.lanes if self.remembers else None,
         )
         return Batches(rows, self.collate)
+
+    @property
+    def remembers(self) -> bool:
+        """The model carries states from row to row, so that rows must come in the order of their text."""
+        model = getattr(self.trainer, "lightning_module", None)
+        return bool(getattr(getattr(model, "config", None), "memory_length", 0))
 
     def val_dataloader(self) -> Iterable[Batch]:
         return self._evaluation(self.split("validation"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.batches import Batches
-from lightning_nlp.data.collate import Batch, collate_single
+from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.files import FORMATS
 from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.loader import EvalRows
 from lightning_nlp.data.objectives import Example
@@ -20,9 +22,12 @@ def prediction_source(data: TextDataModule) -> Source:
     """The file given with ``--input`` (a line a text where it is plain text), else the test or validation split."""
     if data.predict_path is None:
         return data.split("test" if "test" in data.splits else "validation")
-    columns = {"text": data.columns.get("text", "text")}
+    plain = FORMATS.get(Path(data.predict_path).suffix.lower(), "text") == "text"
+    columns = {data.asked: "text" if plain else data.columns[data.asked]}
+    if data.answer is not None and not plain:
+        columns[data.answer] = data.columns[data.answer]
     config = SourceConfig(path=data.predict_path, text_unit="line", validation_fraction=0.0)
-    return open_splits(config, columns, {"train": "input"})["train"]
+    return open_splits(config, columns, {"train": "input"}, frozenset(columns) - {data.asked})["train"]
 
 
 def prediction_batches(data: TextDataModule) -> Iterable[Batch]:
@@ -34,14 +39,17 @@ def prediction_batches(data: TextDataModule) -> Iterable[Batch]:
             if example is None:
                 data.left_out += 1
             else:
-                example.text = row["text"]
+                example.text = row[data.asked]
+                example.reference = None if data.answer is None else row.get(data.answer)
         return examples
 
     def collate(rows: list[Row]) -> Batch:
         assert data.tokenizer is not None
-        batch = collate_single(rows, 0 if data.tokenizer.pad_id is None else data.tokenizer.pad_id)
+        batch = data.collate_examples(rows, 0 if data.tokenizer.pad_id is None else data.tokenizer.pad_id)
         batch["task"] = data.task
         batch["texts"] = [row.text for row in rows] or [""]
+        batch["references"] = [row.reference for row in rows] or [None]
+        batch["cut"] = [row.cut for row in rows] or [0]
         return batch
 
     rows = EvalRows(

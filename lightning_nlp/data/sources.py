@@ -21,6 +21,8 @@ from lightning_nlp.errors import ConfigError, DataError, nearest
 Row = dict[str, Any]
 SPLIT_KEY = (20260101,)
 """Fixed: a row stays in its split whatever the run's seed is."""
+TEXTS = frozenset({"text", "source", "target"})
+"""Fields that hold text, which may be empty."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,24 @@ class Columns:
         fields: ``{our field: column}``.
         known: all columns, where they are known before reading.
         files: where the rows lie, for messages.
+        optional: fields that may be missing.
     """
 
-    def __init__(self, name: str, fields: dict[str, str], known: list[str] | None, files: Files | None) -> None:
-        self.name, self.fields, self.files = name, fields, files
+    def __init__(
+        self,
+        name: str,
+        fields: dict[str, str],
+        known: list[str] | None,
+        files: Files | None,
+        optional: frozenset[str] = frozenset(),
+    ) -> None:
+        self.name, self.fields, self.files, self.optional = name, fields, files, optional
         if known is not None:
             self._check(known)
 
     def _check(self, known: list[str]) -> None:
         for field, column in self.fields.items():
-            if column not in known:
+            if column not in known and field not in self.optional:
                 hint = f"{nearest(column, known)} (columns: {', '.join(known)})"
                 raise ConfigError(f"data.{field}_column '{column}' is not in the {self.name} data{hint}")
 
@@ -92,10 +102,12 @@ class Columns:
         found: Row = {"id": f"{self.name}:{number}" if identity is None else str(identity)}
         for field, column in self.fields.items():
             value = values.get(column)
-            if value is None or (value == "" and field != "text"):
+            if value is None and field in self.optional:
+                continue
+            if value is None or (value == "" and field not in TEXTS):
                 self._check(list(values))
                 raise DataError(f"{self.place(number)}: column '{column}' is empty")
-            if field == "text" and not isinstance(value, str):
+            if field in TEXTS and not isinstance(value, str):
                 raise DataError(f"{self.place(number)}: column '{column}' holds {type(value).__name__}, not text")
             found[field] = value
         return found
@@ -209,13 +221,19 @@ class StreamSource:
             yield found
 
 
-def open_splits(config: SourceConfig, fields: dict[str, str], names: dict[str, str] | None = None) -> dict[str, Source]:
+def open_splits(
+    config: SourceConfig,
+    fields: dict[str, str],
+    names: dict[str, str] | None = None,
+    optional: frozenset[str] = frozenset(),
+) -> dict[str, Source]:
     """Open every split there is, among train, validation and test.
 
     Args:
         config: what to read.
         fields: ``{our field: column}``.
         names: how splits are called in ids and messages, where not by their own name.
+        optional: fields that rows may lack.
 
     Raises:
         ConfigError: nothing at that path, or columns it does not have; one line.
@@ -246,13 +264,13 @@ def open_splits(config: SourceConfig, fields: dict[str, str], names: dict[str, s
                 raise ConfigError(f"data.path '{path}' is one single row, and none is left for validation{hint}")
             numbers = hash_split(rows, fraction) if held else {name: None}
             for part, chosen in numbers.items():
-                columns = Columns(part, fields, list(dataset.column_names), on_disk.get(split))
+                columns = Columns(part, fields, list(dataset.column_names), on_disk.get(split), optional)
                 taken = dataset.select(range(rows) if chosen is None else chosen)
                 splits[part if held else split] = IndexedSource(part, taken, columns, fingerprint, chosen)
         else:
             known = list(dataset.column_names) if dataset.column_names else None
             for part, keep in (held or {name: (0.0, 1.0)}).items():
-                columns = Columns(part, fields, known, on_disk.get(split))
+                columns = Columns(part, fields, known, on_disk.get(split), optional)
                 explain = on_disk[split].explain if split in on_disk else unreadable
                 splits[part if held else split] = StreamSource(
                     part, dataset, columns, fingerprint, keep=keep, take=config.take, explain=explain

@@ -20,11 +20,13 @@ from lightning_nlp.run.files import write_text
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked workers would warn, and two cores gain nothing
 
 SPECIAL = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
+MASK = "<mask>"
 USUAL = {
     "pad": ("<pad>", "[PAD]", "<|padding|>"),
     "bos": ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|endoftext|>"),
     "eos": ("<eos>", "</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>"),
     "unk": ("<unk>", "[UNK]"),
+    "mask": (MASK, "[MASK]"),
 }
 """Names under which published tokenizers keep their special tokens, in order of preference."""
 
@@ -41,13 +43,15 @@ class TokenizerConfig:
     """A tokenizer.json to use instead of training one."""
     special_tokens: bool = True
     """Have <pad>, <bos>, <eos> and <unk>."""
+    mask_token: bool = False
+    """Have <mask>, after them (masked language modelling always has it)."""
     train_documents: int = 20_000
     """Documents read to train it."""
     train_bytes: int = 50_000_000
     """Characters read to train it, at most."""
 
     def __post_init__(self) -> None:
-        least = 256 + len(SPECIAL) * self.special_tokens
+        least = 256 + len(special(self))
         if self.kind == "bpe" and self.path is None and self.vocab_size < least:
             raise ConfigError(f"data.tokenizer.vocab_size must be at least {least} for bpe, not {self.vocab_size}")
         if self.path is not None and not Path(self.path).is_file():
@@ -66,6 +70,7 @@ class Tokenizer:
         self.backend = backend
         ids = {name: self._first_known(names) for name, names in USUAL.items()}
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids["pad"], ids["bos"], ids["eos"], ids["unk"]
+        self.mask_id = ids["mask"]
         # Published vocabularies have gaps: counting their tokens would give too small a number.
         self._vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
@@ -97,6 +102,56 @@ class Tokenizer:
         except Exception as error:  # the library raises a bare Exception, among others
             raise DataError(f"a text cannot be tokenised: {self._why(texts, error)}") from error
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in found]
+
+    def encode_words(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As :meth:`encode_batch`, each with the number of the word that every token is a part of.
+
+        Words are the pieces that the pre-tokenizer cuts a text into before tokens are looked for.
+        """
+        try:
+            found = self.backend.encode_batch(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises a bare Exception, among others
+            raise DataError(f"a text cannot be tokenised: {self._why(texts, error)}") from error
+        return [
+            (np.asarray(encoding.ids, dtype=np.int32), np.asarray(encoding.word_ids, dtype=np.int32))
+            for encoding in found
+        ]
+
+    @property
+    def knows_words(self) -> bool:
+        """The pre-tokenizer cuts texts into words, not into characters or not at all."""
+        cutter = self.backend.pre_tokenizer
+        return cutter is not None and len(cutter.pre_tokenize_str("one two")) == 2
+
+    def encode_masked(self, text: str) -> list[int]:
+        """Ids of ``text``, in which the mask token's name stands for the mask token.
+
+        A space before it belongs to the hidden word where tokens of words begin with their space.
+
+        Raises:
+            ConfigError: the tokenizer has no mask token.
+        """
+        if self.mask_id is None:
+            raise ConfigError("the tokenizer has no mask token")
+        *before, last = text.split(self.mask_name)
+        if self.knows_words and self.backend.pre_tokenizer.pre_tokenize_str("one two")[1][0] != "two":
+            before = [part.removesuffix(" ") for part in before]
+        ids: list[int] = []
+        for part in self.encode_batch([*before, last]):
+            ids += [*part.tolist(), self.mask_id]
+        return ids[:-1]
+
+    @property
+    def mask_name(self) -> str:
+        """What is written in a text where a token is to be guessed; empty without a mask token."""
+        return "" if self.mask_id is None else str(self.backend.id_to_token(self.mask_id))
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids of special tokens, sorted."""
+        added = self.backend.get_added_tokens_decoder().items()
+        named = (self.pad_id, self.bos_id, self.eos_id, self.unk_id, self.mask_id)
+        return sorted({number for number, token in added if token.special} | {i for i in named if i is not None})
 
     def _why(self, texts: list[str], error: Exception) -> str:
         """The characters that have no token, where that is the reason."""
@@ -154,7 +209,8 @@ def non_empty(texts: Iterable[str]) -> Iterator[str]:
 
 
 def special(config: TokenizerConfig) -> list[str]:
-    return list(SPECIAL.values()) if config.special_tokens else []
+    """Names of the special tokens to train with, in the order of their ids."""
+    return (list(SPECIAL.values()) if config.special_tokens else []) + ([MASK] if config.mask_token else [])
 
 
 def byte_level(model: Any, *, split_words: bool) -> tokenizers.Tokenizer:
@@ -205,7 +261,7 @@ def train_char(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Toke
     backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocabulary, **unknown))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     backend.decoder = decoders.Fuse()
-    if config.special_tokens:
+    if special(config):
         backend.add_special_tokens(special(config))
     return backend
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
+
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.errors import ConfigError, nearest
+from lightning_nlp.errors import CheckpointError, ConfigError, nearest
 from lightning_nlp.interop.weights import State, Weight
 
 Settings = dict[str, Any]
 """The content of a ``config.json``."""
 
-INDIFFERENT = ("size", "dropout", "init", "init_std", "mup_base_width", "pad_id", "d_head", "decoder_start_id")
+INDIFFERENT = ("size", "dropout", "init", "init_std", "mup_base_width", "pad_id", "decoder_start_id")
 """Fields of ours that another library's configuration may say otherwise, or not at all, without another function."""
 
 
@@ -19,7 +21,7 @@ class Family:
     """Base of all families.
 
     A family can express one of our configurations exactly when reading what it wrote gives the same configuration
-    back: :func:`fits` relies on this, so ``write`` need not check anything.
+    back: :func:`differences` relies on this, so ``write`` need not check anything.
     """
 
     model_type: ClassVar[str]
@@ -32,6 +34,14 @@ class Family:
     """Of the weights of models that have a head; bare models lack it."""
     ignored: ClassVar[tuple[str, ...]] = ()
     """Regular expressions of tensors that carry nothing of ours."""
+    second_names: ClassVar[dict[str, str]] = {}
+    """Names under which a shared tensor may be in a file again, or alone, and the name it has in the table."""
+    output_matrix: ClassVar[str] = ""
+    """The one of them that may also be a tensor of its own: the output matrix, where it need not be the embedding."""
+    told_by_weights: ClassVar[tuple[str, ...]] = ()
+    """Fields of ours that no setting says: a tensor is there, or it is not."""
+    widening: ClassVar[Settings] = {}
+    """Fields that an exported model may have besides its own, because zeros can stand for what it lacks (biases)."""
 
     def read(self, settings: Settings) -> Settings:
         """Arguments of :class:`TransformerConfig` from a ``config.json``.
@@ -49,15 +59,40 @@ class Family:
         """The table of names, for a model with its head."""
         raise NotImplementedError
 
-    def tidy(self, state: State, config_settings: Settings) -> State:
-        """A loaded state under the names of a model with a head, without second names of shared tensors."""
-        if self.prefix and not any(name.startswith(self.prefix) for name in state):
-            return {f"{self.prefix}{name}": value for name, value in state.items()}
-        return state
+    def tidy(self, state: State, arguments: Settings) -> State:
+        """A loaded state under the names of a model with a head, every tensor under one name.
+
+        Args:
+            arguments: of :meth:`read`.
+
+        Raises:
+            CheckpointError: a tensor that models of this family share has two values.
+        """
+        found = dict(state)
+        if self.prefix and not any(name.startswith(self.prefix) for name in found):
+            found = {f"{self.prefix}{name}": value for name, value in found.items()}
+        for name, first in self.second_names.items():
+            own = name == self.output_matrix and not arguments.get("tie_embeddings", True)
+            if own or name not in found:
+                continue
+            value = found.pop(name)
+            if torch.equal(found.setdefault(first, value), value):
+                continue
+            if name != self.output_matrix:
+                raise CheckpointError(f"{name} and {first} differ: a {self.model_type} model shares them")
+            found[name] = value
+        return found
 
     def adjust(self, arguments: Settings, state: State) -> Settings:
-        """Arguments of :meth:`read` where only the weights tell the whole story."""
-        return arguments
+        """Arguments of :meth:`read` where only the (tidy) weights tell the whole story.
+
+        As transformers does: an output matrix that is not the embedding is one of its own, whatever the settings say.
+        """
+        return {**arguments, "tie_embeddings": False} if self.output_matrix in state else arguments
+
+    def widened(self, config: TransformerConfig) -> TransformerConfig:
+        """``config`` with what this family always has."""
+        return config.replace(**self.widening)
 
     def output(self, name: str) -> str:
         """Full name of a part of the output layer."""
@@ -78,6 +113,19 @@ def require(settings: Settings, model_type: str, **wanted: Any) -> None:
             )
 
 
+def require_equal(settings: Settings, model_type: str, key: str, other: str) -> None:
+    """Refuse two settings that are one here and differ.
+
+    Raises:
+        ConfigError: names both.
+    """
+    if settings.get(key) is not None and settings[key] != settings[other]:
+        raise ConfigError(
+            f"config.json of a {model_type} model: {key} {settings[key]!r} is not supported beside "
+            f"{other} {settings[other]!r}: encoder and decoder must be alike in this"
+        )
+
+
 def activation(settings: Settings, key: str, known: dict[str, str]) -> str:
     """Our name of an activation.
 
@@ -93,8 +141,8 @@ def activation(settings: Settings, key: str, known: dict[str, str]) -> str:
 
 
 def named(known: dict[str, str], ours: str) -> str:
-    """Their (first) name of one of our activations; ours where they have none, which :func:`fits` will notice."""
-    return next((theirs for theirs, name in known.items() if name == ours), ours)
+    """Their (first) name of one of our activations; another where they have none, which :func:`differences` sees."""
+    return next((theirs for theirs, name in known.items() if name == ours), next(iter(known)))
 
 
 ACTIVATIONS = {
@@ -112,11 +160,12 @@ ACTIVATIONS = {
 
 def differences(config: TransformerConfig, family: Family) -> list[str]:
     """Fields that ``family`` cannot express as they are in ``config``; empty when it can express all."""
+    wide = family.widened(config)
     try:
-        back = TransformerConfig(**family.read({"model_type": family.model_type, **family.write(config)})).to_dict()
+        back = TransformerConfig(**family.read({"model_type": family.model_type, **family.write(wide)})).to_dict()
     except ConfigError as mistake:
         return [str(mistake)]
     return [
-        f"backbone.{name} {value!r}" for name, value in config.to_dict().items()
-        if name not in INDIFFERENT and back[name] != value
+        f"backbone.{name} {value!r}" for name, value in wide.to_dict().items()
+        if name not in INDIFFERENT and name not in family.told_by_weights and back[name] != value
     ]  # fmt: skip

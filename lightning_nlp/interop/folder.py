@@ -36,7 +36,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text())
     except ValueError as error:
         raise ConfigError(f"'{file}' is no JSON: {error}") from error
-    if not isinstance(settings, dict) or "model_type" not in settings:
+    if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
         raise ConfigError(f"'{file}' does not say its model_type")
     return settings
 
@@ -89,14 +89,40 @@ def read_file(file: Path) -> dict[str, Tensor]:
     return found
 
 
+def other_special_tokens(folder: Path, ours: dict[str, str]) -> list[str]:
+    """A line for every start, end or padding token that ``tokenizer_config.json`` names and we would not use.
+
+    Args:
+        ours: ``{"eos": "</s>", ...}``.
+    """
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):  # it is a help, not a part of the model
+        return []
+    lines = []
+    for name in ("bos", "eos", "pad"):
+        theirs = settings.get(f"{name}_token")
+        theirs = theirs.get("content") if isinstance(theirs, dict) else theirs
+        if theirs is not None and theirs != ours.get(name):
+            instead = f"here it is {ours[name]!r}" if name in ours else "here it is not known as one"
+            lines.append(f"the folder's {name} token is {theirs!r}; {instead}")
+    return lines
+
+
 def write_folder(
-    folder: Path, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: str | None, special: dict[str, str]
+    folder: Path,
+    settings: dict[str, Any],
+    weights: dict[str, Tensor],
+    tokenizer: str | None,
+    special: dict[str, str],
+    max_length: int,
 ) -> None:
     """Write a folder that ``from_pretrained`` reads.
 
     Args:
         tokenizer: content of ``tokenizer.json``.
         special: ``{"pad": "<pad>", ...}``, for ``tokenizer_config.json``.
+        max_length: tokens the model takes.
 
     Raises:
         ConfigError: the directory exists and is not empty.
@@ -108,7 +134,8 @@ def write_folder(
     if tokenizer is not None:
         write_text(folder / "tokenizer.json", tokenizer)
         named = {f"{name}_token": token for name, token in special.items()}
-        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named})
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+        write_json(folder / "tokenizer_config.json", {**kind, **named})
 
 
 def check_empty(folder: Path) -> None:

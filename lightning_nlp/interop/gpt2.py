@@ -17,7 +17,10 @@ class GPT2(Family):
     task: ClassVar[str] = "CausalLM"
     head: ClassVar[str] = "lm"
     prefix: ClassVar[str] = "transformer."
-    ignored: ClassVar[tuple[str, ...]] = (r"transformer\.h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight")
+    ignored: ClassVar[tuple[str, ...]] = (r"transformer\.h\.\d+\.attn\.(masked_)?bias", r"score\.weight")
+    second_names: ClassVar[dict[str, str]] = {"lm_head.weight": "transformer.wte.weight"}
+    output_matrix: ClassVar[str] = "lm_head.weight"
+    widening: ClassVar[Settings] = {"bias": True, "qkv_bias": True}
 
     def read(self, settings: Settings) -> Settings:
         require(
@@ -26,7 +29,6 @@ class GPT2(Family):
             scale_attn_weights=True,
             scale_attn_by_inverse_layer_idx=False,
             add_cross_attention=False,
-            tie_word_embeddings=True,
         )
         return {
             "arrangement": "decoder",
@@ -42,6 +44,7 @@ class GPT2(Family):
                 {"activation_function": "gelu_new", **settings}, "activation_function", ACTIVATIONS
             ),
             "bias": True,
+            "tie_embeddings": settings.get("tie_word_embeddings", True),
             "dropout": settings.get("resid_pdrop", 0.1),
         }
 
@@ -68,6 +71,8 @@ class GPT2(Family):
             same("backbone.decoder.positions.embedding.weight", "transformer.wpe.weight"),
             *linear("backbone.decoder.final_norm", "transformer.ln_f", True),
         ]
+        if not config.tie_embeddings:
+            table.append(same(self.output("matrix.weight"), self.output_matrix))
         for layer in range(config.n_layers):
             ours, theirs = f"backbone.decoder.layers.{layer}", f"transformer.h.{layer}"
             table += linear(f"{ours}.attention_norm", f"{theirs}.ln_1", True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from lightning_nlp.backbone.config import RotaryScaling, TransformerConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.interop.family import Family, Settings, require
-from lightning_nlp.interop.weights import State, Weight, linear, same, stacked
+from lightning_nlp.interop.weights import Weight, linear, same, stacked
 
 
 def read_rotary(settings: Settings) -> Settings:
@@ -22,9 +22,12 @@ def read_rotary(settings: Settings) -> Settings:
         ConfigError: a kind of scaling that is not here.
     """
     given: Settings = settings.get("rope_parameters") or {}
-    scaling = {**(settings.get("rope_scaling") or {}), **given}
+    scaling: Settings = {**(settings.get("rope_scaling") or {}), **given}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    found: Settings = {"rotary_base": float(scaling.get("rope_theta", settings.get("rope_theta", 10000.0)))}
+    if any(isinstance(value, dict) for value in scaling.values()):
+        raise ConfigError("config.json: rope_parameters that differ between layers are not supported")
+    base = {"rope_theta": 10000.0, **settings, **scaling}["rope_theta"]
+    found: Settings = {"rotary_base": float(base)}
     if kind == "default":
         return found
     length = scaling.get("original_max_position_embeddings", settings.get("max_position_embeddings"))
@@ -69,7 +72,9 @@ class Llama(Family):
     task: ClassVar[str] = "CausalLM"
     head: ClassVar[str] = "lm"
     prefix: ClassVar[str] = "model."
-    ignored: ClassVar[tuple[str, ...]] = (r".*rotary_emb\.inv_freq",)
+    ignored: ClassVar[tuple[str, ...]] = (r".*rotary_emb\.inv_freq", r"score\.weight")
+    second_names: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    output_matrix: ClassVar[str] = "lm_head.weight"
     qkv_bias: ClassVar[bool] = False
     qk_norm: ClassVar[bool] = False
 
@@ -121,19 +126,13 @@ class Llama(Family):
     def write_window(self, config: TransformerConfig) -> Settings:
         return {}
 
-    def tidy(self, state: State, settings: Settings) -> State:
-        names = super().tidy(state, settings)
-        if settings.get("tie_word_embeddings", False):
-            names = {name: value for name, value in names.items() if name != "lm_head.weight"}
-        return names
-
     def weights(self, config: TransformerConfig) -> list[Weight]:
         table = [
             same("backbone.token_embedding.weight", "model.embed_tokens.weight"),
             same("backbone.decoder.final_norm.weight", "model.norm.weight"),
         ]
         if not config.tie_embeddings:
-            table.append(same(self.output("matrix.weight"), "lm_head.weight"))
+            table.append(same(self.output("matrix.weight"), self.output_matrix))
         inner, inner_kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
         for layer in range(config.n_layers):
             ours, theirs = f"backbone.decoder.layers.{layer}", f"model.layers.{layer}"
@@ -174,8 +173,15 @@ class Qwen2(Llama):
     def read_window(self, settings: Settings) -> Settings:
         if not settings.get("use_sliding_window"):
             return {}
-        require(settings, self.model_type, max_window_layers=0)
-        return {"window": settings.get("sliding_window")}
+        first, layers = settings.get("max_window_layers", 28), settings["num_hidden_layers"]
+        derived = ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+        kinds = set(settings.get("layer_types") or derived)
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"config.json of a {self.model_type} model: a window in some layers only "
+                f"(max_window_layers {first} of {layers}, or layer_types) is not supported"
+            )
+        return {"window": settings.get("sliding_window")} if kinds == {"sliding_attention"} else {}
 
     def write_window(self, config: TransformerConfig) -> Settings:
         windowed: dict[str, Any] = {"sliding_window": config.window, "max_window_layers": 0}

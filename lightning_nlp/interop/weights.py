@@ -60,19 +60,22 @@ def stacked(ours: str, theirs: Iterable[str], sizes: Iterable[int], bias: bool) 
         yield Weight(f"{ours}.{name}", tuple(f"{part}.{name}" for part in theirs), tuple(sizes))
 
 
-def convert(state: State, table: list[Weight], ignored: Iterable[str], where: str) -> tuple[State, list[str]]:
+def convert(
+    state: State, table: list[Weight], expected: State, ignored: Iterable[str], where: str
+) -> tuple[State, list[str]]:
     """Our state dict from theirs, in float32.
 
     A model without any weight of its head (a bare backbone) is fine: the head's are then missing from the result.
 
     Args:
+        expected: our state dict, of which only shapes are looked at (it may be on the meta device).
         ignored: regular expressions of tensors that carry nothing of ours (buffers, other heads).
 
     Returns:
         The state, and the names that were left out.
 
     Raises:
-        CheckpointError: tensors that are missing, or that nothing here corresponds to, by name.
+        CheckpointError: tensors that are missing, misshapen, or that nothing here corresponds to, by name.
     """
     head = [name for weight in table if weight.ours.startswith("heads.") for name in weight.theirs]
     if head and not any(name in state for name in head):
@@ -88,22 +91,24 @@ def convert(state: State, table: list[Weight], ignored: Iterable[str], where: st
             f"{what} {listed(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names
         ]
         raise CheckpointError(f"the weights in {where} do not fit its config.json: {'; '.join(parts)}")
+    check_shapes(state, table, expected, where)
     return {weight.ours: weight.read(state).float().contiguous() for weight in table}, left_out
 
 
-def check_shapes(found: State, expected: State, table: list[Weight], where: str) -> None:
-    """Compare shapes with those of the model that was built.
+def check_shapes(state: State, table: list[Weight], expected: State, where: str) -> None:
+    """Compare their shapes with those that a model like ours would be written with.
 
     Raises:
-        CheckpointError: misshapen tensors, by the names they have in the file.
+        CheckpointError: misshapen tensors, by name.
     """
-    wrong = []
-    for weight in table:
-        if weight.ours in found and found[weight.ours].shape != expected[weight.ours].shape:
-            shapes = f"{tuple(found[weight.ours].shape)} instead of {tuple(expected[weight.ours].shape)}"
-            wrong.append(f"{' + '.join(weight.theirs)} gives {shapes}")
+    right = {name: like.shape for weight in table for name, like in weight.write(expected[weight.ours]).items()}
+    wrong = [
+        f"{name} is {list(state[name].shape)} instead of {list(shape)}"
+        for name, shape in right.items()
+        if state[name].shape != shape
+    ]
     if wrong:
-        raise CheckpointError(f"weights in {where} have wrong shapes: {listed(wrong)}")
+        raise CheckpointError(f"the weights in {where} do not fit its config.json: {listed(wrong)}")
 
 
 def listed(names: list[str], most: int = 6) -> str:

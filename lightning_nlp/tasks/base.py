@@ -8,6 +8,7 @@ on r ranks give the gradient of one big batch, also when their token counts diff
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
+from lightning_nlp.backbone.adapters import AdapterConfig, attach
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.init import init_weights, learning_rate_scale
 from lightning_nlp.backbone.transformer import Transformer
@@ -23,8 +25,10 @@ from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
 from lightning_nlp.run.ranks import data_ranks
+from lightning_nlp.tasks.adapting import choose_trained, trained_summary
 from lightning_nlp.tasks.head import Head
 from lightning_nlp.tasks.initial import FREE, InitialWeights
+from lightning_nlp.tasks.memory import Memory
 
 
 class TaskModule(L.LightningModule):
@@ -33,7 +37,11 @@ class TaskModule(L.LightningModule):
     Args:
         backbone: architecture; ``vocab_size`` may be left out when data or ``init_from`` decides it.
         heads: ``{name: head}``.
-        hyperparameters: the task's own constructor arguments, as plain values, for its checkpoints.
+        optimizer: optimizer and its settings.
+        schedule: learning rate as a function of the step.
+        adapter: small trained parts at layers of the backbone, which is frozen; the heads are trained.
+        freeze: patterns of parameters that are not trained.
+        trainable: patterns of parameters that are trained although ``adapter`` or ``freeze`` would freeze them.
     """
 
     def __init__(
@@ -42,12 +50,17 @@ class TaskModule(L.LightningModule):
         heads: dict[str, Head],
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        freeze: list[str] | None = None,
+        trainable: list[str] | None = None,
     ) -> None:
         super().__init__()
         # Checkpoints hold plain values, so every part may also come as a dictionary.
         self.config: TransformerConfig = made(TransformerConfig, backbone)
         self.optimizer_config: OptimizerConfig = made(OptimizerConfig, optimizer)
         self.schedule_config: ScheduleConfig = made(ScheduleConfig, schedule)
+        self.adapter: AdapterConfig = made(AdapterConfig, adapter)
+        self.freeze_patterns, self.trainable_patterns = freeze, trainable
         self.heads = nn.ModuleDict(heads)
         self.backbone: Transformer | None = None
         self.initial: InitialWeights | None = None
@@ -55,9 +68,11 @@ class TaskModule(L.LightningModule):
         self.loss_scale = 1024.0
         self.grad_norm: Tensor | None = None
         self.step_totals: Tensor | None = None
+        self.memory = Memory(self)
         self._window: list[Tensor] = []
         self._data_ranks = 1
         self._accumulation = 1
+        self._given_weights = False
 
     # Building -------------------------------------------------------------------------------------------------
 
@@ -80,6 +95,9 @@ class TaskModule(L.LightningModule):
             **self.task_hyperparameters(),
             "optimizer": optimizer,
             "schedule": dict(schedule),
+            "adapter": self.adapter.to_dict(),
+            "freeze": self.freeze_patterns,
+            "trainable": self.trainable_patterns,
         }
 
     def resolve(self, facts: dict[str, Any]) -> None:
@@ -90,12 +108,15 @@ class TaskModule(L.LightningModule):
         """
         if self.initial is not None:
             self.config = self.initial.merge(self.config)
-        for key in ("vocab_size", "pad_id"):
+        for key in ("vocab_size", "pad_id", "decoder_start_id"):
             if (value := facts.get(key)) is None:
                 continue
             given = getattr(self.config, key)
+            if key == "vocab_size" and given is not None and given > value:
+                continue  # rows that no token uses, for rounder numbers
             if given is not None and given != value:
-                raise ConfigError(f"backbone.{key} is {given}, the tokenizer has {value}")
+                whose = "the data starts targets with" if key == "decoder_start_id" else "the tokenizer has"
+                raise ConfigError(f"backbone.{key} is {given}, {whose} {value}")
             self.config = self.config.replace(**{key: value})
         if (length := facts.get("max_length")) and length > self.config.max_length:
             raise ConfigError(f"data.max_length {length} is longer than backbone.max_length {self.config.max_length}")
@@ -117,8 +138,10 @@ class TaskModule(L.LightningModule):
             head.build(self.config)  # type: ignore[operator]
             head.tokenizer = getattr(data, "tokenizer", None)  # type: ignore[assignment]
         init_weights(self, self.config)
+        attach(self.backbone, self.adapter, self.config)
+        choose_trained(self, self.freeze_patterns, self.trainable_patterns)
         if self.initial is not None:
-            self.initial.load_into(self)
+            self.initial.load_into(self, self.adapter)
 
     # Training -------------------------------------------------------------------------------------------------
 
@@ -127,14 +150,25 @@ class TaskModule(L.LightningModule):
         self._accumulation = self.trainer.accumulate_grad_batches
         self._data_ranks = data_ranks(self.trainer)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.memory.begin(self.trainer, data)
         tokens = getattr(data, "tokens_per_micro_batch", 1024)
         self.loss_scale = 2.0 ** round(math.log2(max(tokens, 1)))
         for optimizer in self.trainer.optimizers:
             apply_hyperparameters(optimizer, self.optimizer_config)
+        if (summary := trained_summary(self)) is not None and self.trainer.is_global_zero:
+            print(summary, file=sys.stderr)
+            if self.adapter.kind != "none" and not self._given_weights:
+                print("note: the adapter's base is new and random; --init_from takes a trained one", file=sys.stderr)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``nn.Module``'s; from then on the weights count as given."""
+        self._given_weights = True
+        return super().load_state_dict(*args, **kwargs)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one micro-batch, scaled as the loss contract says."""
-        losses = self.heads[batch["task"]](self.backbone, batch)
+        with self.memory.carried("train", batch):
+            losses = self.heads[batch["task"]](self.backbone, batch)
         _, count = losses["loss"]
         loss_sum = torch.stack([total for total, _ in losses.values()]).sum()
         tokens = (batch["segments"] > 0).sum()
@@ -199,7 +233,8 @@ class TaskModule(L.LightningModule):
         return [f"val/{task}/{name}" for task, head in self.heads.items() for name in head.metric_names]  # type: ignore[union-attr]
 
     def _evaluate(self, batch: dict[str, Any]) -> None:
-        self.heads[batch["task"]].update(self.backbone, batch)  # type: ignore[operator]
+        with self.memory.carried("evaluation", batch):
+            self.heads[batch["task"]].update(self.backbone, batch)  # type: ignore[operator]
 
     def _publish(self, stage: str) -> None:
         for task, head in self.heads.items():
@@ -208,6 +243,12 @@ class TaskModule(L.LightningModule):
             # Our own log callback writes these: Lightning's would count micro-batches as steps.
             self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
             head.reset()  # type: ignore[operator]
+
+    def on_validation_epoch_start(self) -> None:
+        self.memory.forget("evaluation")
+
+    def on_test_epoch_start(self) -> None:
+        self.memory.forget("evaluation")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch)
@@ -234,6 +275,7 @@ class TaskModule(L.LightningModule):
         """Make the checkpoint able to rebuild its module alone."""
         checkpoint["hyper_parameters"] = self.plain_hyperparameters()
         checkpoint["task"] = type(self).__name__
+        self.memory.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model with one line that names the difference."""
@@ -244,7 +286,25 @@ class TaskModule(L.LightningModule):
         for key, value in saved.items():
             if key in ours and key not in FREE and ours[key] != value:
                 raise CheckpointError(f"the checkpoint has backbone.{key} {value!r}, this configuration {ours[key]!r}")
+        self._check_trained(checkpoint.get("hyper_parameters", {}))
         check_state(checkpoint.get("state_dict", {}), self.state_dict())
+        self.memory.load(checkpoint)
+
+    def _check_trained(self, saved: dict[str, Any]) -> None:
+        """Refuse a checkpoint with other adapters or other frozen parameters: its optimizer state would not fit."""
+        theirs = AdapterConfig(**saved.get("adapter", {}))
+        found = [
+            (f"adapter.{name}", getattr(theirs, name), getattr(self.adapter, name))
+            for name in theirs.differences(self.adapter)
+        ]
+        for name, ours in (("freeze", self.freeze_patterns), ("trainable", self.trainable_patterns)):
+            if (saved.get(name) or []) != (ours or []):
+                found.append((name, saved.get(name), ours))
+        for name, value, ours in found:
+            raise CheckpointError(
+                f"the checkpoint has model.{name} {value}, this configuration {ours}: "
+                "to change it, start a new run with --init_from"
+            )
 
 
 def made(kind: type, value: Any) -> Any:

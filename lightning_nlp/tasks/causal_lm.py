@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
+from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.backbone.output import TokenOutput
+from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.generate import generate
 from lightning_nlp.decoding.sampling import GenerationConfig
@@ -18,47 +18,27 @@ from lightning_nlp.metrics.language_model import LanguageModelMetrics
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule
-from lightning_nlp.tasks.head import Head, Losses
+from lightning_nlp.tasks.token_head import TokenHead
 
 
-class CausalLMHead(Head):
-    """Output matrix (the embedding when tied), cross-entropy, perplexity and bits per byte, continuations."""
+class CausalLMHead(TokenHead):
+    """Next-token loss, perplexity and bits per byte, continuations. ``labels [B, T]``: the tokens after ``tokens``."""
 
     arrangements: ClassVar[tuple[str, ...]] = ("decoder",)
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
 
-    def __init__(self, generation: GenerationConfig, sample_prompts: list[str]) -> None:
-        super().__init__()
+    def __init__(self, generation: GenerationConfig, sample_prompts: list[str], loss: LossConfig) -> None:
+        super().__init__(loss)
         self.generation = generation
         self.sample_prompts = sample_prompts
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        self.output = TokenOutput(config)
-        self.metrics = LanguageModelMetrics()
-
-    def scores(self, backbone: Transformer, hidden: Tensor) -> Tensor:
-        """Scores ``[..., V]`` of the next token."""
-        return self.output(hidden, backbone.embedding_weight)
-
-    def loss(self, backbone: Transformer, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (sum, count) of ``labels [..]`` at ``hidden [.., D]``."""
-        return self.output.loss(hidden.flatten(0, -2), backbone.embedding_weight, labels.flatten())
-
-    def forward(self, backbone: Transformer, batch: dict[str, Any]) -> Losses:
-        """Next-token loss of ``tokens [B, T]`` against ``labels [B, T]`` (-100: no loss)."""
-        hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"])
-        return {"loss": self.loss(backbone, hidden, batch["labels"])}
+        self.metrics = LanguageModelMetrics()  # type: ignore[assignment]
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
-        loss_sum, count = self(backbone, batch)["loss"]
+        loss_sum, count = self.loss(backbone, self.hidden(backbone, batch), batch["labels"])
         self.metrics.update(loss_sum, count, batch["bytes"].sum())
-
-    def compute(self) -> dict[str, float]:
-        return self.metrics.compute()
-
-    def reset(self) -> None:
-        self.metrics.reset()
 
     def signatures(self) -> dict[str, str]:
         return {"loss": self.metrics.signature}
@@ -71,7 +51,7 @@ class CausalLMHead(Head):
         pad = self.tokenizer.pad_id
         return generate(
             backbone,
-            lambda hidden: self.scores(backbone, hidden),
+            lambda hidden: self.written(backbone, hidden),
             prompts,
             generation,
             eos_id=self.tokenizer.eos_id,
@@ -134,6 +114,10 @@ class CausalLM(TaskModule):
         schedule: learning rate as a function of the step.
         generation: how samples and predictions are decoded.
         sample_prompts: texts continued at every validation, shown in TensorBoard.
+        loss: label smoothing and what else the training loss has.
+        adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; heads are trained.
+        freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
+        trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
     """
 
     def __init__(
@@ -143,13 +127,22 @@ class CausalLM(TaskModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         generation: GenerationConfig = GenerationConfig(max_new_tokens=100, temperature=0.8, top_k=50, seed=0),  # noqa: B008
         sample_prompts: list[str] | None = None,
+        loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        freeze: list[str] | None = None,
+        trainable: list[str] | None = None,
     ) -> None:
         if isinstance(generation, dict):
             generation = GenerationConfig(**generation)
         prompts = [""] if sample_prompts is None else list(sample_prompts)
-        super().__init__(backbone, {"lm": CausalLMHead(generation, prompts)}, optimizer, schedule)
+        head = CausalLMHead(generation, prompts, loss)
+        super().__init__(backbone, {"lm": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head
         assert isinstance(head, CausalLMHead)
-        return {"generation": dict(vars(head.generation)), "sample_prompts": head.sample_prompts}
+        return {
+            "generation": dict(vars(head.generation)),
+            "sample_prompts": head.sample_prompts,
+            "loss": dict(vars(head.loss_config)),
+        }

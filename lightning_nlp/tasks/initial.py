@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from lightning_nlp.backbone.adapters import AdapterConfig, folded_state, is_adapter
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError
+from lightning_nlp.interop import convert
+from lightning_nlp.interop.folder import is_folder
 from lightning_nlp.run import manifest
 
 FREE = frozenset({"size", "dropout", "init_std"})
@@ -26,24 +30,29 @@ class InitialWeights:
     backbone: dict[str, Any]
     state: dict[str, Any]
     tokenizer: Path | None
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
 
     @classmethod
     def open(cls, path: str | Path) -> InitialWeights:
-        """Read a run directory (its best checkpoint, else its last) or a checkpoint file.
+        """Read a run directory (its best checkpoint, else its last), a checkpoint file or a Hugging Face folder.
 
         Raises:
             ConfigError: nothing is there, or it holds no weights.
+            CheckpointError: what is there is damaged.
         """
         source = Path(path)
         if not source.exists():
             raise ConfigError(f"--init_from '{source}' does not exist")
+        if is_folder(source):
+            found = convert.read(source)
+            return cls(source, found.config.to_dict(), dict(found.state), found.tokenizer)
         file, run = source, source.parent.parent
         if source.is_dir():
             run = source
-            found = newest_or_best(source)
-            if found is None:
+            best = newest_or_best(source)
+            if best is None:
                 raise ConfigError(f"--init_from '{source}' has no checkpoint to take weights from")
-            file = found.path
+            file = best.path
         checkpoint = read_checkpoint(file)
         if "backbone" not in checkpoint.get("hyper_parameters", {}):
             raise ConfigError(f"--init_from '{file}' is no checkpoint of this package: it does not name its backbone")
@@ -53,6 +62,7 @@ class InitialWeights:
             checkpoint["hyper_parameters"]["backbone"],
             checkpoint["state_dict"],
             tokenizer if tokenizer.is_file() else None,
+            AdapterConfig(**checkpoint["hyper_parameters"].get("adapter", {})),
         )
 
     def merge(self, config: TransformerConfig) -> TransformerConfig:
@@ -61,34 +71,64 @@ class InitialWeights:
         Raises:
             ConfigError: ``config`` was given a value that disagrees; names the key.
         """
-        for key, value in config.given.items():
+        plain = config.to_dict()
+        for key in config.given:
+            value = plain[key]
             if key not in FREE and self.backbone.get(key, value) != value:
                 raise ConfigError(f"backbone.{key} is {value!r}, but --init_from has {self.backbone[key]!r}")
         free = {key: getattr(config, key) for key in FREE}
         return TransformerConfig(**{**self.backbone, **free})
 
-    def load_into(self, module: nn.Module) -> None:
+    def load_into(self, module: nn.Module, adapter: AdapterConfig = AdapterConfig()) -> None:  # noqa: B008 - frozen
         """Copy every weight whose name the module has; report what stays new.
+
+        Weights of an adapted run go on with the same adapter; for any other, LoRA is merged into them first.
+
+        Args:
+            adapter: the adapters that ``module`` has.
 
         Raises:
             CheckpointError: the backbone does not fit.
+            ConfigError: the weights have bottleneck adapters, which ``module`` has not and nothing can merge.
         """
+        state = self.unadapted(adapter)
         ours = module.state_dict()
-        fitting = {
-            name: value for name, value in self.state.items() if name in ours and ours[name].shape == value.shape
-        }
-        missing = [name for name in ours if name.startswith("backbone.") and name not in fitting]
+        fitting = {name: value for name, value in state.items() if name in ours and ours[name].shape == value.shape}
+        new = [name for name in ours if name not in fitting]
+        missing = [name for name in new if name.startswith("backbone.") and not is_adapter(name)]
         if missing:
             raise CheckpointError(f"--init_from {self.source} does not fit the backbone: {', '.join(missing[:3])} ...")
         module.load_state_dict(fitting, strict=False)
-        new = [name for name in ours if name not in fitting]
-        unused = [name for name in self.state if name not in fitting]
-        print(
-            f"init_from {self.source}: {len(fitting)} tensors loaded"
-            + (f", new: {', '.join(new[:4])}" if new else "")
-            + (f", not used: {', '.join(unused[:4])}" if unused else ""),
-            file=sys.stderr,
-        )
+        said = f"init_from {self.source}: {len(fitting)} tensors loaded"
+        for what, names in (("new", new), ("not used", [name for name in state if name not in fitting])):
+            said += f", {what}: {listed(names)}" if names else ""
+        say(said)
+
+    def unadapted(self, adapter: AdapterConfig) -> dict[str, Any]:
+        """The weights for a module with ``adapter``: as they are where they have the same, else with theirs merged."""
+        if self.adapter.kind == "none" or not self.adapter.differences(adapter):
+            return self.state
+        if self.adapter.kind != "lora":
+            raise ConfigError(
+                f"--init_from {self.source} has {self.adapter.kind} adapters, which cannot be merged into its weights: "
+                "give model.adapter the same values, or take the weights of its base"
+            )
+        say(f"init_from {self.source}: its lora adapter is merged into its weights")
+        return folded_state(self.state, self.adapter, TransformerConfig(**self.backbone))
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """One line for the user, from the first rank alone."""
+    print(text, file=sys.stderr)
+
+
+def listed(names: list[str]) -> str:
+    """The first names, without those of adapters, which are counted."""
+    adapters = sum(map(is_adapter, names))
+    rest = [name for name in names if not is_adapter(name)]
+    shown = [*rest[:4], *([f"{len(rest) - 4} more"] if len(rest) > 4 else [])]
+    return ", ".join([*shown, *([f"{adapters} adapter tensors"] if adapters else [])])
 
 
 def newest_or_best(run: Path) -> manifest.Checkpoint | None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import cross_entropy
 from lightning_nlp.backbone.transformer import Transformer
@@ -112,6 +113,9 @@ class TextClassification(TaskModule):
         head_dropout: dropout before the output layer.
         optimizer: optimizer and its settings.
         schedule: learning rate as a function of the step.
+        adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; the head is trained.
+        freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
+        trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
     """
 
     def __init__(
@@ -122,9 +126,12 @@ class TextClassification(TaskModule):
         head_dropout: float = 0.1,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
+        adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
+        freeze: list[str] | None = None,
+        trainable: list[str] | None = None,
     ) -> None:
         head = TextClassificationHead(labels, pooling, head_dropout)
-        super().__init__(backbone, {"classification": head}, optimizer, schedule)
+        super().__init__(backbone, {"classification": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head

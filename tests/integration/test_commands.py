@@ -14,6 +14,15 @@ pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = {"trainer/cpu.yaml": "quickstart.yaml", "model/small.yaml": "quickstart.yaml"}
+ARCHITECTURES = {
+    "bert": "masked_lm",
+    "gpt2": "quickstart",
+    "llama": "quickstart",
+    "longformer": "masked_lm",
+    "t5": "translation",
+    "transformer_xl": "quickstart",
+}
+"""Overlays of ``configs/model`` that change parts, and a recipe each is for."""
 
 
 def test_every_recipe_is_tested():
@@ -30,6 +39,22 @@ def test_recipe_runs_two_real_steps(recipe, samples, tmp_path):
     assert any("val/loss" in line for line in lines)
     assert (run / "checkpoints" / "step-2.json").is_file() and list(run.glob("events.out.tfevents.*"))
     assert json.loads((run / "status.json").read_text())["state"] == "done"
+
+
+def test_every_architecture_has_a_recipe():
+    found = {path.stem for path in (CONFIGS / "model").glob("*.yaml")}
+    assert found == {*ARCHITECTURES, "small"}
+    for name, recipe in ARCHITECTURES.items():
+        assert f"for {recipe}.yaml" in (CONFIGS / "model" / f"{name}.yaml").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architecture_runs_two_real_steps(name, samples, tmp_path):
+    recipe, overlay = CONFIGS / f"{ARCHITECTURES[name]}.yaml", CONFIGS / "model" / f"{name}.yaml"
+    quick = ["-c", str(CONFIGS / "debug" / "quick.yaml"), "-c", str(CONFIGS / "trainer" / "cpu.yaml")]
+    assert main(["fit", "-c", str(recipe), "-c", str(overlay), *quick, "--root", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / recipe.stem / "metrics.jsonl").read_text().splitlines()]
+    assert any("val/loss" in line for line in lines)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

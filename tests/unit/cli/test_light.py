@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -10,12 +11,14 @@ import sys
 import tomllib
 import types
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 import lightning_nlp
 from lightning_nlp import __main__, registry
 from lightning_nlp.__main__ import main
+from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.cli import listing
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError
 
@@ -146,10 +149,11 @@ def test_everything_registered_is_listed_described_and_there(capsys):
 def test_lists_are_aligned(capsys):
     assert main(["list"]) == 0
     lists = [text.splitlines() for text in capsys.readouterr().out.split("\n\n")]
-    assert {lines[0].split()[0] for lines in lists} == {"backbones", *listing.REGISTRIES}
+    assert {lines[0].split()[0] for lines in lists} == set(listing.LISTS)
     for title, *rows in lists:
         if not title.startswith("backbones"):
-            assert all(row[:2] == "  " and row[2] != " " and row[26] == " " and row[27] != " " for row in rows), title
+            wide = 34 if title.startswith("parts") else 26
+            assert all(row[:2] == "  " and row[2] != " " and row[wide] == " " != row[wide + 1] for row in rows), title
         else:
             assert len({row.index("layers") for row in rows}) == len({row.index("M ") for row in rows}) == 1
 
@@ -219,3 +223,13 @@ def test_build_leaves_what_is_not_its_own(more, build, tmp_path, capsys):
     for line, message in zip(lines, ("is a file", "holds something that is no sample", "cannot write"), strict=True):
         assert line.startswith("lightning-nlp: error: ") and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_every_choice_of_the_backbone_is_listed():
+    choices = {
+        name: list(get_args(hint))
+        for name, hint in get_type_hints(TransformerConfig).items()
+        if get_origin(hint) is Literal and name != "sinusoid"
+    }
+    assert {field: list(all) for field, all in listing.PARTS.items()} == choices
+    assert set(listing.PATTERNS) <= {field.name for field in dataclasses.fields(TransformerConfig)}

@@ -15,7 +15,7 @@ FIELDS = {"tokens", "labels", "positions", "segments", "row_ids", "bytes", "exam
 
 def example(start, count, labels=None, name="doc"):
     tokens = np.arange(start, start + count, dtype=np.int32)
-    return Example(tokens, tokens + 1 if labels is None else labels, name, bytes=3 * count, source_length=count)
+    return Example(tokens, tokens + 1 if labels is None else labels, name, bytes=3 * count, full_length=count)
 
 
 def numbered(row, number):

@@ -44,7 +44,7 @@ def test_causal_lm_predicts_the_next_token(ids, bos, eos, tokens, labels):
     assert example.tokens.tolist() == tokens
     assert example.labels.tolist() == labels
     assert example.tokens.dtype == example.labels.dtype == np.int32
-    assert (example.id, example.bytes, example.source_length, example.truncated) == ("doc", 9, len(tokens), False)
+    assert (example.id, example.bytes, example.full_length, example.truncated) == ("doc", 9, len(tokens), False)
 
 
 @pytest.mark.parametrize(("ids", "bos", "eos"), [([], 1, 2), ([], None, None), ([5], None, None)])
@@ -71,7 +71,7 @@ def test_classification_keeps_beginning_and_end_token(max_length, bos, eos, toke
     assert example.tokens.tolist() == tokens
     assert example.tokens.dtype == np.int32
     assert (example.labels, example.id, example.truncated) == (3, "doc", truncated)
-    assert example.source_length == 3 + (bos is not None) + (eos is not None)
+    assert example.full_length == 3 + (bos is not None) + (eos is not None)
     assert IDS.tolist() == [5, 6, 7]  # never written to
 
 
