@@ -13,7 +13,7 @@ from torch import nn
 from lightning_nlp.decoding import prepacked as module
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.decoding.generate import generate
-from lightning_nlp.decoding.prepacked import LEAST_STEPS, pack, prepacked
+from lightning_nlp.decoding.prepacked import LEAST_STEPS, LEAST_STEPS_ALONE, pack, prepacked
 
 available = pytest.mark.skipif(
     pack(torch.ones(8, 8), 4) is None, reason="this PyTorch cannot pack weights: the plain products are used"
@@ -72,6 +72,7 @@ def test_everything_returns_after_an_error():
     assert model.first.weight.grad is not None
 
 
+@available
 @torch.no_grad()
 def test_nothing_happens_where_packing_cannot_be_of_use(monkeypatch):
     def plain(model: nn.Module, **given: int) -> bool:
@@ -80,6 +81,8 @@ def test_nothing_happens_where_packing_cannot_be_of_use(monkeypatch):
 
     model = Model()
     assert plain(model, steps=LEAST_STEPS - 1)
+    assert not plain(model, steps=LEAST_STEPS)
+    assert plain(model, steps=LEAST_STEPS_ALONE - 1, rows=1)
     assert plain(copy.deepcopy(model).double())
     assert plain(nn.ReLU())
     with torch.enable_grad():
