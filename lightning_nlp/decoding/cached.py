@@ -130,14 +130,11 @@ class CachedDecoder:
         self.source_mask = AttentionMask(False, queries if hidden else None, self.memory_segments, cross=True)
 
     def move(self, rows: list[int]) -> None:
-        """:meth:`select` among rows of the same prompt, for as many rows: only what differs is copied."""
-        moved = [row for row, origin in enumerate(rows) if row != origin]
-        if moved:
-            to = torch.tensor(moved, device=self.device)
-            origin = torch.tensor([rows[row] for row in moved], device=self.device)
-            for buffer in (self.cache.keys, self.cache.values):
-                used = buffer[:, :, :, : self.cache.length]
-                used[:, to] = used[:, origin]
+        """:meth:`select` of as many rows, each from the same prompt: sources and positions stay."""
+        if rows != list(range(len(rows))):
+            cross, self.cache.cross = self.cache.cross, {}
+            self.cache.reorder(torch.tensor(rows, device=self.device))
+            self.cache.cross = cross
 
     @contextmanager
     def sharing_sources(self) -> Iterator[None]:

@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-LEAST_STEPS = 24
-"""Steps from which packing costs less than it saves, measured in float32 and bfloat16 with 1 to 64 rows."""
-LARGE = 1 << 22
-"""Entries of a float32 matrix from which packing pays with a single row too."""
+LEAST_STEPS, LEAST_STEPS_ALONE = 16, 32
+"""Steps from which packing costs less than it saves, with four or more rows and with fewer."""
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -29,8 +27,6 @@ def pack(weight: Tensor, rows: int) -> Callable[[Tensor, Tensor | None], Tensor]
     """
     if weight.device.type != "cpu" or weight.dtype not in DTYPES or weight.dim() != 2:
         return None
-    if rows == 1 and weight.dtype == torch.float32 and weight.numel() < LARGE:
-        return None  # the plain product of a vector is as good
     try:
         multiply = torch.ops.mkldnn._linear_pointwise.default
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
@@ -83,7 +79,7 @@ def possible(module: nn.Module) -> bool:
 
 
 @contextmanager
-def prepacked(module: nn.Module, rows: int, steps: int = LEAST_STEPS) -> Iterator[PackedWeights | None]:
+def prepacked(module: nn.Module, rows: int, steps: int = LEAST_STEPS_ALONE) -> Iterator[PackedWeights | None]:
     """Replace the products of every ``nn.Linear`` in ``module`` by packed ones for a while; outputs agree to rounding.
 
     Only for inference on a CPU without autocast (elsewhere nothing happens). Weights must not change meanwhile, and
@@ -96,7 +92,7 @@ def prepacked(module: nn.Module, rows: int, steps: int = LEAST_STEPS) -> Iterato
     Yields:
         A mode for products outside of the module (an output matrix), or None where nothing happens.
     """
-    if steps < LEAST_STEPS or not possible(module):
+    if steps < (LEAST_STEPS if rows >= 4 else LEAST_STEPS_ALONE) or not possible(module):
         yield None
         return
     replaced = []

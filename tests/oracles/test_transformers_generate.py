@@ -13,6 +13,7 @@ import torch
 
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.decoding.generate import Hypothesis, hypotheses
+from lightning_nlp.decoding.sampling import keep_min_p, keep_top_p, keep_typical
 from lightning_nlp.interop.convert import import_model
 from tests.unit.decoding.table_model import END, TableModel
 
@@ -40,7 +41,34 @@ def llama() -> Any:
     )  # fmt: skip
 
 
+PAIR = {
+    **SAME, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 64, "init_std": 0.3,
+    "forced_eos_token_id": None, "scale_embedding": True,
+}  # fmt: skip
+
+
+def marian() -> Any:
+    return transformers.MarianMTModel(
+        transformers.MarianConfig(**PAIR, activation_function="swish", decoder_start_token_id=PAD)
+    )
+
+
+def bart() -> Any:
+    return transformers.BartForConditionalGeneration(transformers.BartConfig(**PAIR, decoder_start_token_id=2))
+
+
+def t5() -> Any:
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            **SAME, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=PAD,
+            relative_attention_num_buckets=8, relative_attention_max_distance=12, initializer_factor=2.0,
+        )
+    )  # fmt: skip
+
+
 BUILDERS = {"gpt2": gpt2, "llama": llama}
+ENCODER_DECODERS = {"marian": marian, "bart": bart, "t5": t5}
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
@@ -49,8 +77,14 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return twins(BUILDERS[request.param], tmp_path_factory.mktemp(request.param))
 
 
+@pytest.fixture(scope="module", params=ENCODER_DECODERS)
+def sourced_pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """The same with a source."""
+    return twins(ENCODER_DECODERS[request.param], tmp_path_factory.mktemp(request.param))
+
+
 def twins(builder: Any, folder: Path) -> tuple[Any, Any]:
-    """A random model of theirs, and what our import makes of it; works for encoder-decoders as well."""
+    """A random model of theirs, and what our import makes of it."""
     torch.manual_seed(1)
     theirs = builder().eval()
     theirs.get_output_embeddings().weight.data[EOS] *= 1.5  # texts end every now and then
@@ -98,7 +132,7 @@ def check_same(found: list[list[Hypothesis]], expected: Any, beams: bool) -> Non
     assert [hypothesis.tokens for hypothesis in best] == theirs
     assert len({tuple(tokens) for tokens in theirs}) > 1
     if beams:
-        assert [x.score for x in best] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-5, rel=1e-6)
+        assert [x.score for x in best] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-5, rel=1e-5)
 
 
 def trimmed(tokens: list[int]) -> list[int]:
@@ -150,7 +184,34 @@ def test_any_table(beams, stop, penalty):
     config = GenerationConfig(max_new_tokens=most, beams=beams, n_best=beams, length_penalty=penalty, stop=stop)
     (found,) = hypotheses(model, lambda hidden: hidden, [[3]], config, eos_id=END, pad_id=0)
     expected = [x for x in theirs.sequences_scores.tolist() if x > -1e8]
-    assert [x.score for x in found] == pytest.approx(expected, abs=1e-5, rel=1e-6)
+    assert [x.score for x in found] == pytest.approx(expected, abs=1e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize(("beams", "stop", "penalty"), [(1, "finished", 1.0), *BEAMS[1:6]])
+def test_encoder_decoders(sourced_pair, beams, stop, penalty):
+    ours = {"max_new_tokens": 14, "beams": beams, "n_best": beams, "stop": stop, "length_penalty": penalty}
+    theirs = {"max_new_tokens": 14, "num_beams": beams, "num_return_sequences": beams, "early_stopping": EARLY[stop],
+              "length_penalty": penalty}  # fmt: skip
+    check_same(*ours_and_theirs(sourced_pair, ours, theirs), beams=beams > 1)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_ngrams_of_the_source(sourced_pair, beams):
+    ours = {"max_new_tokens": 14, "beams": beams, "no_repeat_ngram_size": 1, "no_repeat_ngram_scope": "source"}
+    theirs = {"max_new_tokens": 14, "num_beams": beams, "no_repeat_ngram_size": 1, "encoder_no_repeat_ngram_size": 1}
+    rows = [[3, 14, 15, 9, 26], [35, 8, 9, 3, 11]]  # of one length: theirs count padding as text
+    check_same(*ours_and_theirs(sourced_pair, ours, theirs, rows, source=rows), beams=beams > 1)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.37, 0.6, 0.95])
+def test_filters_of_sampling(p):
+    scores = torch.randn(20, 101, generator=torch.Generator().manual_seed(3)) * 3
+    for mine, theirs in (
+        (keep_top_p, transformers.TopPLogitsWarper),
+        (keep_min_p, transformers.MinPLogitsWarper),
+        (keep_typical, transformers.TypicalLogitsWarper),
+    ):
+        assert torch.equal(mine(scores, p), theirs(p)(None, scores)), theirs
 
 
 @functools.cache
