@@ -112,7 +112,7 @@ class Search:
     def _place(self, children: list[tuple[int, Beam]], width: int) -> list[int]:
         """Give each child a row, its parent's own where it is free: what stays need not be copied."""
         rows: dict[int, tuple[int, Beam]] = {}
-        homeless = []
+        homeless, last = [], len(self.beams) - 1
         for parent, beam in children:
             if parent in rows:
                 homeless.append((parent, beam))
@@ -122,7 +122,7 @@ class Search:
         taken = {row: child for row, child in zip(free, homeless, strict=False)}
         rows |= taken
         self.beams = [rows[row][1] if row in rows else DEAD for row in range(width)]
-        return [rows[row][0] if row in rows else 0 for row in range(width)]
+        return [rows[row][0] if row in rows else min(row, last) for row in range(width)]
 
     def _cannot_improve(self, length: int) -> bool:
         if len(self.finished) < len(self.beams):
@@ -148,11 +148,11 @@ def candidates(
     values, tokens = highest(processors(model, text) if processors else model, min(count, scores.shape[1]))
     model_values = model.gather(1, tokens) if processors else values
     prompts, group = totals.shape
-    sums = (values.view(prompts, group, -1) + totals[:, :, None]).flatten(1)
+    sums = (values.view(prompts, group, -1) + totals.to(values)[:, :, None]).flatten(1)
     best, places = sums.topk(min(count, sums.shape[1]))
-    picked = [best, *(x.view(prompts, -1).gather(1, places) for x in (model_values, tokens)), places // values.shape[1]]
-    rows = torch.stack([x.double() for x in picked], dim=-1).tolist()  # one transfer from the device
-    return [[(total, value, int(parent), int(token)) for total, value, token, parent in row] for row in rows]
+    model_values, tokens = (x.view(prompts, -1).gather(1, places) for x in (model_values, tokens))
+    columns = (x.tolist() for x in (best, model_values, places // values.shape[1], tokens))
+    return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def beam_search(
@@ -182,7 +182,7 @@ def beam_search(
         raise ConfigError(f"generation.beams {width} is more than the vocabulary of {scores.shape[1]}")
     for length in range(1, max(room) + 1):
         group = len(live[0].beams)
-        totals = torch.tensor([[beam.total for beam in search.beams] for search in live], device=scores.device)
+        totals = torch.tensor([[beam.total for beam in search.beams] for search in live], dtype=torch.float64)
         found = candidates(scores, processors, text, totals, 2 * width)
         origins = [search.step(length, width, best) for search, best in zip(live, found, strict=True)]
         going = [number for number, search in enumerate(live) if not search.done]
