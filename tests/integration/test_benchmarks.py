@@ -76,7 +76,7 @@ def test_the_peer_is_our_model():
     source = dict(theirs.named_parameters())
     names = {
         "tokens.weight": "token_embedding.weight",
-        "positions.weight": "positions.embedding.weight",
+        "positions.weight": "decoder.positions.embedding.weight",
         "norm.weight": "decoder.final_norm.weight",
     }
     inner = {
