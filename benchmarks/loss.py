@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     sizes = {"rows": 1024, "width": 384, "vocabulary": 50257}
     rounds, repeats = options.rounds, 3
     if options.quick:
-        sizes, rounds, repeats = {"rows": 512, "width": 16, "vocabulary": 9973}, 3, 1
+        sizes, rounds, repeats = {"rows": 512, "width": 64, "vocabulary": 50257}, 3, 1
     label = f"loss N={sizes['rows']} D={sizes['width']} V={sizes['vocabulary']} fp32"
     command = ["-m", "benchmarks.loss", "--contestant"]
     megabytes = {}
