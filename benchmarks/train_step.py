@@ -2,8 +2,8 @@
 
 python -m benchmarks.train_step [--json FILE] [--shape SHAPE] [--group GROUP] [--batch B] [--quick]
 
-A step is forward, backward and fused AdamW on a fixed pool of random tokens; whole training loops
-are compared by ``benchmarks.fit``.
+A step is forward, backward and fused AdamW on a fixed pool of random tokens; ``benchmarks.fit`` compares whole
+training loops.
 Rows pair equal numerics (float32 with float32, bfloat16 with bfloat16) unless their name says otherwise. "tuned" is the
 C library's allocator told to keep memory (``trainer.tune_allocator``), for both sides.
 """
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--rounds", type=int, default=harness.ROUNDS)
     parser.add_argument("--batch", type=int, help="rows of a batch (default: 8)")
     parser.add_argument("--shape", choices=[name for name in SHAPES], help="only this one")
-    parser.add_argument("--group", help="only this group of contestants: eager, compiled, as they are, tuned, fit")
+    parser.add_argument("--group", help="only this group of contestants: eager, compiled, as they are, tuned")
     parser.add_argument("--quick", action="store_true", help="a tiny model, three rounds: does it run?")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -22,6 +22,7 @@ from lightning_nlp import registry
 from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
+from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
 from lightning_nlp.run import directory as run_directory
@@ -97,7 +98,7 @@ class CommandLine(LightningCLI):
             saved = RunDirectory(Path(run)).config("fit")
             if saved.is_file():
                 inserted = ["--config", str(saved)]
-            elif self.verb != "fit" or not has_config(self.command_args):
+            elif self.verb != "fit" or not config_files(self.command_args):
                 known = [path.name for path in Path(run).parent.glob("*/") if path.is_dir()]
                 if (Path(run) / "import.json").is_file():
                     raise ConfigError(f"run '{run}' was imported and has no data: use fit -c CONFIG --init_from {run}")
@@ -366,35 +367,3 @@ def first_line(error: BaseException) -> str:
 def other_rank() -> bool:
     """True in every process but the first of a distributed job."""
     return any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-
-
-def value_of(args: list[str], flag: str) -> str | None:
-    """The last value of ``flag`` in a raw command line, in either spelling."""
-    value = None
-    for number, arg in enumerate(args):
-        if arg == flag and number + 1 < len(args):
-            value = args[number + 1]
-        elif arg.startswith(f"{flag}="):
-            value = arg.partition("=")[2]
-    return value
-
-
-def config_files(args: list[str]) -> list[str]:
-    """All ``-c`` files in a raw command line, in order."""
-    files = []
-    for number, arg in enumerate(args):
-        if arg in ("-c", "--config") and number + 1 < len(args):
-            files.append(args[number + 1])
-        elif arg.startswith(("--config=", "-c=")):
-            files.append(arg.partition("=")[2])
-    return files
-
-
-def has_config(args: list[str]) -> bool:
-    return bool(config_files(args))
-
-
-def first_config_stem(args: list[str]) -> str | None:
-    """``configs/quickstart.yaml`` -> ``quickstart``."""
-    files = config_files(args)
-    return Path(files[0]).stem if files else None

@@ -24,6 +24,7 @@ from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.prediction import prediction_batches
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError
 from lightning_nlp.run.ranks import data_rank, data_ranks
 
@@ -181,37 +182,19 @@ class TextDataModule(L.LightningDataModule):
         self.splits = open_splits(self.source_config, self.columns)
 
     def _settle_tokenizer(self) -> None:
-        kept = self.run.tokenizer if self.run is not None else None
-        if kept is not None and kept.is_file():
-            self.tokenizer = Tokenizer.load(kept)
-            self._check_same_tokenizer(self.initial_tokenizer, "--init_from has another tokenizer than the run")
-        elif self.initial_tokenizer is not None:
-            self.tokenizer = Tokenizer.load(self.initial_tokenizer)
-        elif self.tokenizer_config.path is not None:
-            self.tokenizer = Tokenizer.load(Path(self.tokenizer_config.path))
-        else:
-            self.tokenizer = Tokenizer.train(self._tokenizer_texts(), self.tokenizer_config)
-        asked = self.tokenizer_config.path
-        if asked is not None:
-            self._check_same_tokenizer(Path(asked), f"data.tokenizer.path '{asked}' is not the run's tokenizer")
-        if kept is not None and not kept.exists() and self._first_process():
-            self.tokenizer.save(kept)
-
-    def _check_same_tokenizer(self, path: Path | None, message: str) -> None:
-        if path is not None and self.tokenizer is not None and Tokenizer.load(path).hash != self.tokenizer.hash:
-            raise ConfigError(message)
+        self.tokenizer = settle_tokenizer(
+            self.tokenizer_config,
+            self._texts,
+            kept=self.run.tokenizer if self.run is not None else None,
+            initial=self.initial_tokenizer,
+            save=self._first_process(),
+        )
 
     def _first_process(self) -> bool:
         return self.trainer is None or self.trainer.is_global_zero
 
-    def _tokenizer_texts(self) -> Iterator[str]:
-        """Documents the tokenizer is trained on: the first of the training split, within the configured limits."""
-        budget = self.tokenizer_config.train_bytes
-        for number, row in enumerate(self.split("train").scan(0)):
-            if number >= self.tokenizer_config.train_documents or budget <= 0:
-                return
-            yield from self.texts_of(row)
-            budget -= sum(len(text) for text in self.texts_of(row))
+    def _texts(self) -> Iterator[list[str]]:
+        return (self.texts_of(row) for row in self.split("train").scan(0))
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """The texts of a row, for training a tokenizer."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lightning_nlp.backbone.adapters import AdapterConfig, adapted_layers, fold, is_adapter, select
+from lightning_nlp.backbone.adapters import AdapterConfig, adapted_layers, fold, is_adapter
+from lightning_nlp.backbone.selection import select
 from lightning_nlp.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -17,13 +17,12 @@ from lightning_nlp.backbone.adapters import (
     fold,
     folded_state,
     is_adapter,
-    matches,
     merge,
-    select,
     unmerge,
 )
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.init import init_weights
+from lightning_nlp.backbone.selection import matches, select
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
 

@@ -1,0 +1,67 @@
+"""What one document gives to learn from, and what all objectives need to make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+IGNORED = -100
+"""Label of a position without loss."""
+
+
+@dataclass(slots=True)
+class Example:
+    """What one document gives to learn from.
+
+    Attributes:
+        tokens: int32 ``[n]``.
+        labels: int32 ``[n]`` (-100 = no loss), or one class number.
+        id: of the document.
+        bytes: utf-8 bytes the labels spell; 0 where that means nothing.
+        full_length: tokens before anything was cut, those of the source too.
+        truncated: tokens were cut off.
+        source: int32 ``[s]``, what an encoder reads while a decoder reads ``tokens``.
+        place: number of the row in its split (evaluation).
+        text: the document itself, where somebody wants to see it again (predictions).
+        reference: the right answer, where it is known (predictions).
+    """
+
+    tokens: np.ndarray
+    labels: Any
+    id: str
+    bytes: int = 0
+    full_length: int = 0
+    truncated: bool = False
+    source: np.ndarray | None = None
+    place: int = -1
+    text: str = ""
+    reference: str | None = None
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the row and of its source."""
+        return len(self.tokens), 0 if self.source is None else len(self.source)
+
+    @property
+    def bulk(self) -> tuple[int, int]:
+        """What to sort by: the longer side, then both. Sorted by one side first, the other is padded more."""
+        return max(self.lengths), sum(self.lengths)
+
+
+def with_ends(ids: Any, bos_id: int | None, eos_id: int | None) -> np.ndarray:
+    """``[bos] ids [eos]``, each where there is one."""
+    parts = [[bos_id]] if bos_id is not None else []
+    parts += [ids] + ([[eos_id]] if eos_id is not None else [])
+    return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
+
+
+def cut_to(full: np.ndarray, max_length: int, eos_id: int | None) -> np.ndarray:
+    """The first ``max_length`` tokens, the last of them replaced by the end token where there is one."""
+    if len(full) <= max_length:
+        return full
+    cut = full[:max_length].copy()
+    if eos_id is not None:
+        cut[-1] = eos_id
+    return cut

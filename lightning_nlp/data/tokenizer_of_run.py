@@ -1,0 +1,61 @@
+"""Which tokenizer a run uses: the one it has, that of its first weights, a named file, or one trained on its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.errors import ConfigError
+
+
+def settle_tokenizer(
+    config: TokenizerConfig,
+    documents: Callable[[], Iterable[list[str]]],
+    *,
+    kept: Path | None,
+    initial: Path | None,
+    save: bool,
+) -> Tokenizer:
+    """The tokenizer of a run.
+
+    Args:
+        config: what the configuration asks for.
+        documents: the texts of every training document in turn; asked for only when a tokenizer must be trained.
+        kept: where the run keeps its tokenizer, whether or not it is there yet; None without a run.
+        initial: the tokenizer of the weights the run starts from.
+        save: put it at ``kept`` where nothing is yet.
+
+    Raises:
+        ConfigError: the run, its initial weights and the configuration name different tokenizers.
+    """
+    if kept is not None and kept.is_file():
+        tokenizer = Tokenizer.load(kept)
+        _check_same(tokenizer, initial, "--init_from has another tokenizer than the run")
+    elif initial is not None:
+        tokenizer = Tokenizer.load(initial)
+    elif config.path is not None:
+        tokenizer = Tokenizer.load(Path(config.path))
+    else:
+        tokenizer = Tokenizer.train(first_texts(documents(), config), config)
+    if config.path is not None:
+        message = f"data.tokenizer.path '{config.path}' is not the run's tokenizer"
+        _check_same(tokenizer, Path(config.path), message)
+    if kept is not None and not kept.exists() and save:
+        tokenizer.save(kept)
+    return tokenizer
+
+
+def first_texts(documents: Iterable[list[str]], config: TokenizerConfig) -> Iterator[str]:
+    """Texts of the first documents, within the configured limits."""
+    budget = config.train_bytes
+    for number, texts in enumerate(documents):
+        if number >= config.train_documents or budget <= 0:
+            return
+        yield from texts
+        budget -= sum(len(text) for text in texts)
+
+
+def _check_same(tokenizer: Tokenizer, path: Path | None, message: str) -> None:
+    if path is not None and Tokenizer.load(path).hash != tokenizer.hash:
+        raise ConfigError(message)
