@@ -6,8 +6,6 @@ python -m benchmarks.startup [--json FILE]
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import subprocess
 import sys
@@ -15,24 +13,26 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from benchmarks.harness import Row, report
+
 PEER = "from lightning.pytorch.cli import LightningCLI; LightningCLI(args=['fit', '--help'])"
 
 
-def cpu_seconds(command: list[str], repeats: int, environment: dict[str, str] | None = None) -> float:
-    """Median user + system seconds of a command and its children."""
+def cpu_seconds(command: list[str], repeats: int) -> list[float]:
+    """User + system seconds of a command and its children, several times."""
     seconds = []
     for _ in range(repeats):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, capture_output=True, check=False, env={**os.environ, **(environment or {})})
+        subprocess.run(command, capture_output=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return median(seconds)
+    return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def main(arguments: list[str] | None = None) -> list[Row]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args(arguments)
     python = [sys.executable]
     light = cpu_seconds([*python, "-m", "lightning_nlp", "--help"], 9)
     peer = cpu_seconds([*python, "-c", PEER], 3)
@@ -42,23 +42,26 @@ def main() -> None:
         one_step = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.logger", "false"]
         cpu_seconds([*fit, *one_step], 1)  # builds the sample once
         first = cpu_seconds([*fit, *one_step], 3)
+    middle = median(peer)
+    note = f"{median(light):.3f} and {middle:.3f} CPU-s"
+    least, most = middle / max(light), middle / min(light)
     rows = [
-        {
-            "row": "--help",
-            "peer": "LightningCLI fit --help",
-            "ratio": peer / light,
-            "floor": 25,
-            "aim": 60,
-            "unit": "x",
-        },
-        {"row": "first step of the quickstart", "peer": "-", "ratio": first, "floor": 12, "aim": 8, "unit": "CPU-s"},
+        Row("--help", "LightningCLI fit --help", middle / median(light), least, most, 25, 60, "x", note),
+        Row(
+            "first step of the quickstart",
+            "-",
+            median(first),
+            min(first),
+            max(first),
+            12,
+            8,
+            "CPU-s",
+            f"import torch, lightning.pytorch: {median(imports):.2f} CPU-s",
+            smaller=True,
+        ),
     ]
-    print(f"lightning-nlp --help                  {light:7.3f} CPU-s")
-    print(f"LightningCLI fit --help               {peer:7.3f} CPU-s  ({peer / light:.0f} x)")
-    print(f"import torch, lightning.pytorch       {imports:7.3f} CPU-s")
-    print(f"quickstart up to and with one step    {first:7.3f} CPU-s")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, options.json)
+    return rows
 
 
 if __name__ == "__main__":
