@@ -158,9 +158,9 @@ class Trainer(L.Trainer):
             )
         self.accumulate_grad_batches = data.plan(data_ranks(self), data_rank(self))
         if (tokens := self.horizon["max_tokens"]) is not None:
-            steps = -(-tokens // data.tokens_per_step("trainer.max_tokens"))
+            steps = data.steps_for_tokens(tokens, "trainer.max_tokens")
         elif (epochs := self.horizon["max_epochs"]) is not None:
-            steps = epochs * data.steps_per_epoch("trainer.max_epochs")
+            steps = data.steps_for_epochs(epochs, "trainer.max_epochs")
         elif self.horizon["max_steps"] is None:
             raise ConfigError("say when to stop: trainer.max_steps, trainer.max_tokens or trainer.max_epochs")
         else:

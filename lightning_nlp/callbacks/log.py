@@ -25,6 +25,7 @@ class MetricsLog(Callback):
         self._tokens: torch.Tensor | None = None
         self._restored_tokens = 0
         self._ids = 0
+        self._padding = [0, 0]
         self._seen = 0
         self._clock = 0.0
         self._clock_tokens = 0
@@ -48,7 +49,7 @@ class MetricsLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # type: ignore[override]
         self._seen = self._clock_step = trainer.global_step
-        self._ids = 0
+        self._ids, self._padding = 0, [0, 0]
         self._restart_clock()
         for logger in trainer.loggers:
             if isinstance(logger, RunTensorBoard) and trainer.is_global_zero:
@@ -68,6 +69,8 @@ class MetricsLog(Callback):
             return
         for row, ids in zip(batch["row_ids"].tolist(), batch["example_ids"], strict=True):
             self._ids = (self._ids + row_hash(row, ids)) % HASH_RANGE
+        if "padding" in batch:
+            self._padding = [mine + more for mine, more in zip(self._padding, batch["padding"], strict=True)]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         step = trainer.global_step
@@ -79,18 +82,25 @@ class MetricsLog(Callback):
             self._tokens = totals[2].clone() if self._tokens is None else self._tokens + totals[2]
         if step % trainer.log_every == 0 or step == trainer.max_steps:
             self._write_step(trainer, pl_module, totals)
-        self._ids = 0
+        self._ids, self._padding = 0, [0, 0]
 
     def _write_step(self, trainer: Trainer, module: Any, totals: torch.Tensor | None) -> None:
-        ids = torch.tensor(self._ids, device=trainer.strategy.root_device)
+        data: Any = getattr(trainer, "datamodule", None)
+        counts = data.counts(trainer.global_step) if hasattr(data, "counts") else {}
+        sums = torch.tensor([self._ids, *self._padding, *counts.values()], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
-            ids = trainer.strategy.reduce(ids, reduce_op="sum") % HASH_RANGE  # type: ignore[operator]
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")  # type: ignore[assignment]
+        ids, padded, positions, *counted = sums.tolist()
+        ids %= HASH_RANGE
         elapsed = max(time.perf_counter() - self._clock, 1e-9)
         tokens = self.tokens
         values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
         if totals is not None:
             loss_sum, count, _ = totals.tolist()
             values |= {"train/loss": loss_sum / max(count, 1), "train/grad_norm": float(module.grad_norm)}
+        if positions:
+            values["data/padding"] = padded / positions
+        values |= {f"data/{name}": value for name, value in zip(counts, counted, strict=True)}
         speed = {
             "speed/tokens_per_second": (tokens - self._clock_tokens) / elapsed,
             "speed/step_seconds": elapsed / max(trainer.global_step - self._clock_step, 1),
@@ -99,7 +109,7 @@ class MetricsLog(Callback):
         self.last = {**self.last, **values, **speed}
         for logger in trainer.loggers:
             logger.log_metrics({**values, **speed, "train/tokens": tokens}, step=trainer.global_step)
-        self._append(trainer, {"ids": f"{int(ids):015x}", **values, **speed})
+        self._append(trainer, {"ids": f"{ids:015x}", **values, **speed})
         self._restart_clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]

@@ -19,7 +19,7 @@ class CausalLMData(TextDataModule):
     packed: ClassVar[bool] = True
     task: ClassVar[str] = "lm"
 
-    def __init__(self, path: str | list[str], *, text_column: str = "text", **kwargs: Any) -> None:
+    def __init__(self, path: str | list[str] | None = None, *, text_column: str = "text", **kwargs: Any) -> None:
         super().__init__(path, columns={"text": text_column}, **kwargs)
 
     def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:

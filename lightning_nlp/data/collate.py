@@ -30,6 +30,8 @@ class Batch(TypedDict, total=False):
     """bool ``[B]``, True where the row's first document began in an earlier row of its lane."""
     bytes: Tensor
     """int64 ``[B]``, utf-8 bytes the labels spell."""
+    padding: tuple[int, int]
+    """Positions that are padding, and all positions, those of the sources too."""
     example_ids: list[list[str]]
     """Documents of each row; empty for a padding row."""
     source_tokens: Tensor
@@ -73,7 +75,14 @@ def common(rows: list[Row], length: int, pad_id: int) -> Batch:
         "continues": torch.tensor([row.continues for row in rows]),
         "bytes": torch.tensor([row.bytes for row in rows]),
         "example_ids": [row.ids for row in rows],
+        "padding": padding_of([row.segments for row in rows], length),
     }
+
+
+def padding_of(segments: list[np.ndarray], length: int) -> tuple[int, int]:
+    """Padded positions, and all, of rows filled up to ``length``."""
+    positions = length * len(segments)
+    return positions - sum(int(np.count_nonzero(row)) for row in segments), positions
 
 
 def collate_packed(rows: list[Row], pad_id: int) -> Batch:
@@ -110,5 +119,7 @@ def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     batch["source_tokens"] = torch.from_numpy(tokens)
     batch["source_positions"] = torch.from_numpy(np.where(real, positions, 0))
     batch["source_segments"] = torch.from_numpy(real.astype(np.int64))
+    padded, everything = batch["padding"]
+    batch["padding"] = padded + int(real.size - real.sum()), everything + int(real.size)
     batch["places"] = torch.tensor([row.place for row in rows])
     return batch

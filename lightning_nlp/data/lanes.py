@@ -6,27 +6,37 @@ state is a few integers; the same rows follow after :meth:`restore`, bit for bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from lightning_nlp.data.documents import Documents
 from lightning_nlp.data.objectives import Example
-from lightning_nlp.data.order import BlockOrder, BlockReader
 from lightning_nlp.data.permutation import generator
-from lightning_nlp.errors import DataError
 
-Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
-READ_AHEAD = 64
-"""Documents read and tokenised at once, at most; has no influence on what comes out."""
-READ_AHEAD_TOKENS = 16384
-"""Of long documents fewer are read at once: every lane holds its own, and all of them wait for the first batch."""
-PATIENCE = 100
-"""Epochs' worth of useless documents after which a lane gives up, although other lanes fare better."""
 BUCKET_STREAM = 7
 """Keeps the random numbers of bucket order apart from those of block order."""
+
+
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class Lane(Protocol[Item_co]):
+    """Gives a row at a time, or a group of rows; where it stands is a few plain values."""
+
+    def at(self, step: int) -> None:
+        """What comes next is for optimizer step ``step``."""
+
+    def next(self) -> Item_co:
+        """The next row, or group of rows."""
+
+    def state(self) -> dict[str, Any]:
+        """Position, and the counts of :class:`~lightning_nlp.data.documents.Counts`."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue at a state."""
 
 
 @dataclass(slots=True)
@@ -49,144 +59,19 @@ class Row:
     reference: str | None = None
 
 
-@dataclass(slots=True)
-class Counts:
-    """What happened to documents on their way; part of the state."""
-
-    documents: int = 0
-    dropped: int = 0
-    truncated: int = 0
-    tokens_cut: int = 0
-
-
-def with_keys(rows: list[dict[str, Any]], first: int, *visit: int) -> list[dict[str, Any]]:
-    """Give every row a ``key``: the integers that random parts of its example are a function of.
-
-    No two visits of rows have the same, whoever prepares them: (seed, block, place) in training, where blocks are
-    numbered on through the epochs, and the number of the row in evaluation, whose random parts never change.
-    """
-    for place, row in enumerate(rows, first):
-        row["key"] = (*visit, place)
-    return rows
-
-
-class Documents:
-    """The examples of one lane, one after the other, with a position that can be set."""
-
-    def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
-        self.order, self.lane, self.lanes, self.prepare = order, lane, lanes, prepare
-        self.block, self.document = lane, 0
-        self._reader: BlockReader | None = None
-        self._ahead: list[Example | None] = []
-        self._ahead_start = 0
-        self._ahead_count = 1
-        self.counts = Counts()
-        self._fruitless = 0
-        self._hopeful = False
-        order.claim(lane, lane)
-
-    def peek(self) -> Example | None:
-        """The example at the current position; None when the document gave none."""
-        while True:
-            if self._reader is None:
-                self._reader = self.order.reader(self.block)
-                self._ahead, self._ahead_start = [], 0
-            if self.document < len(self._reader):
-                break
-            self.block, self.document, self._reader = self.block + self.lanes, 0, None
-        place = self.document - self._ahead_start
-        if not 0 <= place < len(self._ahead):
-            stop = min(self.document + self._ahead_count, len(self._reader))
-            rows = with_keys(self._reader.read(self.document, stop), self.document, self.order.seed, self.block)
-            self._ahead, self._ahead_start = self.prepare(rows), self.document
-            tokens = sum(example.full_length for example in self._ahead if example is not None)
-            enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
-            self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
-            place = 0
-        return self._ahead[place]
-
-    def advance(self) -> None:
-        """Done with the current document."""
-        self.document += 1
-
-    def next(self) -> Example:
-        """The next example, skipping documents that give none.
-
-        Raises:
-            DataError: a whole pass over the data gave none.
-        """
-        while True:
-            example = self.peek()
-            self.advance()
-            if example is not None:
-                self.count(example)
-                return example
-            self.skipped()
-
-    def count(self, example: Example) -> None:
-        """Note a document that is used."""
-        self._fruitless = 0
-        self.counts.documents += 1
-        if example.truncated:
-            self.counts.truncated += 1
-            self.counts.tokens_cut += example.full_length - sum(example.lengths)
-
-    def skipped(self) -> None:
-        """Note a document that gives nothing, and stop when there is none that does.
-
-        Raises:
-            DataError: no document gives anything, or never one of this lane.
-        """
-        self.counts.dropped += 1
-        self._fruitless += 1
-        rows, name = self.order.epoch_rows, self.order.source.name
-        if rows is None:
-            return
-        if self._fruitless >= rows and not self._hopeful:
-            self._hopeful = self._anything()
-            if not self._hopeful:
-                raise DataError(f"no document of the {name} data gives anything to learn from")
-        if self._fruitless > PATIENCE * rows:  # without shuffling, a lane may get the same documents again and again
-            raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
-
-    def _anything(self) -> bool:
-        """Whether a document of any lane gives something."""
-        rows = self.order.source.scan(0)
-        while chunk := with_keys(list(islice(rows, READ_AHEAD)), 0):
-            if any(example is not None and len(example.tokens) for example in self.prepare(chunk)):
-                return True
-        return False
-
-    def state(self) -> dict[str, int]:
-        """Where this lane stands, and what it counted. ``blocks`` is the length of an epoch, 0 while unknown."""
-        place = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
-        return {**place, **counts_state(self.counts)}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Continue at a state."""
-        self.block, self.document = state["block"], state["document"]
-        self._reader, self._ahead = None, []
-        self.order.claim(self.lane, self.block, state.get("blocks", 0))
-        self.counts = Counts(**{name: state[name] for name in COUNTS})
-
-
-COUNTS = ("documents", "dropped", "truncated", "tokens_cut")
-
-
-def counts_state(counts: Counts) -> dict[str, int]:
-    return {name: getattr(counts, name) for name in COUNTS}
-
-
 class PackedLane:
     """Rows of exactly ``length`` (input, label) pairs: documents end to end, each its own segment, nothing lost.
 
     A document that does not fit goes on in the lane's next row, where its positions start again from 0.
     """
 
-    def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare, length: int) -> None:
-        self.documents = Documents(order, lane, lanes, prepare)
-        self.length = length
+    def __init__(self, documents: Documents, length: int) -> None:
+        self.documents, self.length = documents, length
         self.offset = 0
+
+    def at(self, step: int) -> None:
+        """Rows are for optimizer step ``step`` from now on."""
+        self.documents.at(step)
 
     def next(self) -> Row:
         """The next row."""
@@ -203,15 +88,15 @@ class PackedLane:
             room -= take
             self.offset += take
             if self.offset == len(example.tokens):
-                self.documents.count(example)
                 self.documents.advance()
+                self.documents.count(example)
                 self.offset = 0
         return pack(pieces, self.length)
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         return {**self.documents.state(), "offset": self.offset}
 
-    def restore(self, state: dict[str, int]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.documents.restore(state)
         self.offset = state["offset"]
 
@@ -246,59 +131,121 @@ def single(example: Example) -> Row:
     return row
 
 
-class BucketedLane:
-    """One example a row; neighbours have similar lengths.
+class WindowLane(Generic[Item]):
+    """Rows, or groups of rows, made from a window of examples at a time, in an order drawn from (seed, window).
 
-    A window of ``rows_per_window`` examples is sorted by length and cut into groups of ``rows_per_batch``, which come
-    in an order drawn from (seed, window). All lanes draw the same order, so that they emit the same length quantile at
-    the same time and a global batch over all lanes needs little padding.
+    The state is where the window began, and how much of it is out: to go on, the window is read again.
     """
 
-    def __init__(
-        self,
-        order: BlockOrder,
-        lane: int,
-        lanes: int,
-        prepare: Prepare,
-        *,
-        rows_per_window: int,
-        rows_per_batch: int,
-        seed: int,
-    ) -> None:
-        self.documents = Documents(order, lane, lanes, prepare)
-        self.groups = max(rows_per_window // rows_per_batch, 1)
-        self.rows_per_batch, self.seed = rows_per_batch, seed
+    def __init__(self, documents: Documents, *, seed: int) -> None:
+        self.documents, self.seed = documents, seed
         self.window = 0
         self.emitted = 0
-        self._start = self.documents.state()
-        self._rows: list[Row] = []
+        self._start = documents.state()
+        self._made: list[Item] = []
+
+    def make(self) -> list[Item]:
+        """What the next window holds, in the order it comes."""
+        raise NotImplementedError
+
+    def order(self, count: int) -> np.ndarray:
+        """The order of ``count`` things of this window: the same in all lanes."""
+        return generator(self.seed, BUCKET_STREAM, self.window).permutation(count)
+
+    def at(self, step: int) -> None:
+        self.documents.at(step)
 
     def _fill(self) -> None:
         self._start = self.documents.state()
-        examples = [self.documents.next() for _ in range(self.groups * self.rows_per_batch)]
-        by_length = sorted(range(len(examples)), key=lambda place: examples[place].bulk)
-        groups = generator(self.seed, BUCKET_STREAM, self.window).permutation(self.groups)
-        size = self.rows_per_batch
-        self._rows = [single(examples[place]) for group in groups for place in by_length[group * size :][:size]]
+        self._made = self.make()
 
-    def next(self) -> Row:
-        """The next row."""
-        if self.emitted == len(self._rows):
-            self.window += bool(self._rows)
+    def next(self) -> Item:
+        """The next row, or group of rows."""
+        if self.emitted == len(self._made):
+            self.window += bool(self._made)
             self.emitted = 0
             self._fill()
-        row = self._rows[self.emitted]
+        item = self._made[self.emitted]
         self.emitted += 1
-        return row
+        return item
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         return {**self._start, "window": self.window, "emitted": self.emitted}
 
-    def restore(self, state: dict[str, int]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.documents.restore(state)
         self._start = self.documents.state()
         self.window = state["window"]
-        self._rows, self.emitted = [], 0
+        self._made, self.emitted = [], 0
         if state["emitted"]:
             self._fill()
             self.emitted = state["emitted"]
+
+
+class BucketedLane(WindowLane[Row]):
+    """One example a row; neighbours have similar lengths.
+
+    A window of ``rows_per_window`` examples is sorted by length and cut into groups of ``rows_per_batch``. All lanes
+    draw the same order of groups, so that they emit the same length quantile at the same time and a global batch over
+    all lanes needs little padding.
+    """
+
+    def __init__(self, documents: Documents, *, rows_per_window: int, rows_per_batch: int, seed: int) -> None:
+        self.groups = max(rows_per_window // rows_per_batch, 1)
+        self.rows_per_batch = rows_per_batch
+        super().__init__(documents, seed=seed)
+
+    def make(self) -> list[Row]:
+        examples = [self.documents.next() for _ in range(self.groups * self.rows_per_batch)]
+        by_length = sorted(range(len(examples)), key=lambda place: examples[place].bulk)
+        size = self.rows_per_batch
+        return [single(examples[at]) for group in self.order(self.groups) for at in by_length[group * size :][:size]]
+
+
+class FittedLane(WindowLane[Row]):
+    """Rows of ``length`` pairs that hold whole documents, chosen to fit (first-fit decreasing, Johnson 1973).
+
+    A document is cut only where it is longer than a row. What is left of a row is padding.
+    """
+
+    def __init__(self, documents: Documents, *, rows_per_window: int, length: int, seed: int) -> None:
+        self.rows_per_window, self.length = rows_per_window, length
+        super().__init__(documents, seed=seed)
+
+    def make(self) -> list[Row]:
+        pieces: list[tuple[Example, int, int]] = []
+        for _ in range(self.rows_per_window):
+            example = self.documents.next()
+            size = len(example.tokens)
+            pieces += [(example, at, min(self.length, size - at)) for at in range(0, size, self.length)]
+        bins = first_fit_decreasing([take for _, _, take in pieces], self.length)
+        rows = [pack([pieces[place] for place in content], self.length) for content in bins]
+        return [rows[place] for place in self.order(len(rows))]
+
+
+def first_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
+    """Bins of places whose sizes sum to at most ``capacity``: the largest first, each into the first bin with room.
+
+    A tree of the most room below each node finds that bin in logarithmic time. Bins come in the order they were opened.
+
+    Raises:
+        ValueError: a size is larger than a bin.
+    """
+    if max(sizes, default=0) > capacity:
+        raise ValueError(f"{max(sizes)} does not fit into {capacity}")
+    leaves = 1 << max(len(sizes) - 1, 0).bit_length()
+    room = [capacity] * (2 * leaves)
+    bins: list[list[int]] = []
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        node = 1
+        while node < leaves:
+            node = 2 * node if room[2 * node] >= sizes[place] else 2 * node + 1
+        number = node - leaves
+        if number == len(bins):
+            bins.append([])
+        bins[number].append(place)
+        room[node] -= sizes[place]
+        while node > 1:
+            node //= 2
+            room[node] = max(room[2 * node], room[2 * node + 1])
+    return bins

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
-from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Prepare, Row, pack, single, with_keys
+from lightning_nlp.data.documents import COUNTS, Prepare, with_keys
+from lightning_nlp.data.lanes import Lane, Row, pack, single
 from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.ramp import BatchRamp
 from lightning_nlp.data.sources import Source
 from lightning_nlp.errors import ConfigError, DataError
 
-Lane = PackedLane | BucketedLane
+ROWS_OF_GROUP = 1 << 20
+"""More than a group ever has: numbers of rows stay different."""
 SNAPSHOTS = 4
 """Steps whose state is remembered, for a consumer that runs ahead by a batch or two."""
 
@@ -19,58 +22,59 @@ SNAPSHOTS = 4
 class TrainStream:
     """This rank's micro-batches of an endless sequence of global batches.
 
-    Row ``n`` of the run comes from lane ``n % L``; global batch ``i`` is rows ``i G`` to ``(i + 1) G - 1``; rank ``r``
-    of ``R`` holds the rows with ``n % R == r``, which are those of its own lanes because R divides L.
+    Row ``n`` of the run comes from lane ``n % L``; a global batch is the next ``G`` rows; rank ``r`` of ``R`` holds the
+    rows with ``n % R == r``, which are those of its own lanes because R divides L.
 
     Args:
         make_lane: builds a lane by number; called for own lanes only.
         n_lanes: L.
-        global_batch: G.
+        global_batch: G, or how it grows.
         data_ranks, rank: R and r.
-        micro_batch: rows of one micro-batch.
+        micro_batches: micro-batches a rank cuts its share of a global batch into.
         fingerprint: what fixes the order; a state with another one is refused.
     """
 
     def __init__(
         self,
-        make_lane: Callable[[int], Lane],
+        make_lane: Callable[[int], Lane[Any]],
         *,
         n_lanes: int,
-        global_batch: int,
+        global_batch: BatchRamp | None,
         data_ranks: int,
         rank: int,
-        micro_batch: int,
+        micro_batches: int,
         fingerprint: str,
     ) -> None:
-        if n_lanes % data_ranks or global_batch % data_ranks or (global_batch // data_ranks) % micro_batch:
-            raise ConfigError(
-                f"lanes {n_lanes}, global batch {global_batch}, {data_ranks} ranks and "
-                f"micro-batch {micro_batch} do not divide"
-            )
-        if global_batch % n_lanes and n_lanes % global_batch:
-            raise ConfigError(f"global batch {global_batch} and lanes {n_lanes}: one must divide the other")
         self.lanes = {number: make_lane(number) for number in range(rank, n_lanes, data_ranks)}
-        self.n_lanes, self.global_batch, self.micro_batch = n_lanes, global_batch, micro_batch
+        self.n_lanes, self.global_batch, self.micro_batches = n_lanes, global_batch, micro_batches
         self.data_ranks, self.rank, self.fingerprint = data_ranks, rank, fingerprint
         self.step = 0
         self._snapshots = {0: self._lane_states()}
 
-    def _lane_states(self) -> dict[str, dict[str, int]]:
+    def _lane_states(self) -> dict[str, dict[str, Any]]:
         return {str(number): lane.state() for number, lane in self.lanes.items()}
+
+    def _draw(self) -> list[list[Row]]:
+        """This rank's micro-batches of the present step."""
+        assert self.global_batch is not None
+        first, size = self.global_batch.first(self.step), self.global_batch.size(self.step)
+        rows = []
+        for number in range(first + self.rank, first + size, self.data_ranks):
+            row = self.lanes[number % self.n_lanes].next()
+            row.number, row.lane = number, number % self.n_lanes
+            rows.append(row)
+        each = len(rows) // self.micro_batches
+        return [rows[start : start + each] for start in range(0, len(rows), each)]
 
     def __iter__(self) -> Iterator[list[Row]]:
         while True:
-            first = self.step * self.global_batch
-            rows = []
-            for number in range(first + self.rank, first + self.global_batch, self.data_ranks):
-                row = self.lanes[number % self.n_lanes].next()
-                row.number, row.lane = number, number % self.n_lanes
-                rows.append(row)
+            for lane in self.lanes.values():
+                lane.at(self.step)
+            batches = self._draw()
             self.step += 1
             self._snapshots[self.step] = self._lane_states()
             self._snapshots.pop(self.step - SNAPSHOTS, None)
-            for start in range(0, len(rows), self.micro_batch):
-                yield rows[start : start + self.micro_batch]
+            yield from batches
 
     def state(self, step: int) -> dict[str, Any]:
         """Own lanes after ``step`` optimizer steps.
@@ -80,9 +84,9 @@ class TrainStream:
         """
         return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
 
-    def counts(self) -> dict[str, int]:
-        """Documents read, dropped and cut by the own lanes so far, read-ahead included."""
-        return {name: sum(getattr(lane.documents.counts, name) for lane in self.lanes.values()) for name in COUNTS}
+    def counts(self, step: int) -> dict[str, int]:
+        """Documents read, dropped and cut by the own lanes in the first ``step`` steps."""
+        return {name: sum(state[name] for state in self._snapshots[step].values()) for name in COUNTS}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the step of ``state``, which must hold (at least) the own lanes.
@@ -103,6 +107,20 @@ class TrainStream:
             lane.restore(state["lanes"][str(number)])
         self.step = state["step"]
         self._snapshots = {self.step: self._lane_states()}
+
+
+class BudgetStream(TrainStream):
+    """Global batches of about equally many tokens: one group of rows from each lane, a few lanes a micro-batch."""
+
+    def _draw(self) -> list[list[Row]]:
+        groups = []
+        for number, lane in self.lanes.items():
+            group = lane.next()
+            for place, row in enumerate(group):
+                row.number, row.lane = (self.step * self.n_lanes + number) * ROWS_OF_GROUP + place, number
+            groups.append(group)
+        each = len(groups) // self.micro_batches
+        return [list(chain(*groups[start : start + each])) for start in range(0, len(groups), each)]
 
 
 class EvalRows:

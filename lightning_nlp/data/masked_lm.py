@@ -32,7 +32,7 @@ class MaskedLMData(TextDataModule):
 
     def __init__(
         self,
-        path: str | list[str],
+        path: str | list[str] | None = None,
         *,
         text_column: str = "text",
         mask_prob: float = 0.15,

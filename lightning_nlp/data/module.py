@@ -14,25 +14,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import lightning.pytorch as L
 import torch.distributed
 
-from lightning_nlp.data.arithmetic import micro_batches, rows_of_batch
+from lightning_nlp.data.arithmetic import accumulation, batch_size
 from lightning_nlp.data.batches import Batches, EndlessBatches
+from lightning_nlp.data.budget import MULTIPLE
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
-from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Row
+from lightning_nlp.data.documents import COUNTS
+from lightning_nlp.data.joined import open_mixture
+from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.loader import EvalRows, TrainStream
+from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
-from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.prediction import prediction_batches
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
+from lightning_nlp.data.training import training_stream
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError
 from lightning_nlp.run.ranks import data_rank, data_ranks
 
 if TYPE_CHECKING:
     from lightning_nlp.run.directory import RunDirectory
 
-GROUPS_PER_WINDOW = 512
-"""Batches a lane sorts by length at a time."""
 Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
 
 
@@ -50,9 +52,14 @@ class TextDataModule(L.LightningDataModule):
         take: use only the first so many rows of each split.
         tokenizer: which tokenizer to train or load.
         max_length: tokens in a row; longer documents are split (language models) or cut (classification), and counted.
+        mixture: several sources and how often each is drawn from, instead of ``path``.
+        packing: how documents share the rows of packed data: end to end, or whole documents chosen to fit.
+        static_shapes: pad every row to the full length, for compiled models.
         global_batch_size: rows of one optimizer step, over all ranks and accumulated micro-batches.
-        global_batch_tokens: the same in tokens, for packed data; give one of the two.
-        micro_batch_size: rows a rank handles at once (default: all its rows of a global batch).
+        global_batch_tokens: the same in tokens (of rows of different lengths: with their padding); give one of the two.
+        batch_ramp: rows by the step from which on they hold, for a batch that grows: ``{0: 8, 1000: 16, 5000: 32}``.
+        micro_batch_size: rows a rank handles at once at the end of the ramp (default: all its rows of a global batch).
+        micro_batch_tokens: the same in tokens.
         eval_batch_size: rows a rank evaluates at once (default: the micro-batch).
         lanes: independent streams the documents are dealt to; fixed for the life of a run.
         block_rows: documents shuffled together within a lane.
@@ -70,7 +77,7 @@ class TextDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        path: str | list[str],
+        path: str | list[str] | None = None,
         *,
         format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto",
         text_unit: Literal["document", "paragraph", "line"] = "document",
@@ -80,9 +87,14 @@ class TextDataModule(L.LightningDataModule):
         take: int | None = None,
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         max_length: int = 256,
+        mixture: MixtureConfig = MixtureConfig(),  # noqa: B008 - frozen
+        packing: Literal["concatenate", "first_fit"] = "concatenate",
+        static_shapes: bool = False,
         global_batch_size: int | None = None,
         global_batch_tokens: int | None = None,
+        batch_ramp: dict[int, int] | None = None,
         micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
         eval_batch_size: int | None = None,
         lanes: int = 16,
         block_rows: int = 256,
@@ -91,8 +103,10 @@ class TextDataModule(L.LightningDataModule):
         columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
+        if bool(mixture.sources) == (path is not None):
+            raise ConfigError("say where the text is: data.path, or data.mixture.sources")
         self.source_config = SourceConfig(
-            path=path,
+            path=path or "",
             format=format,
             text_unit=text_unit,
             hub_config=hub_config,
@@ -106,12 +120,22 @@ class TextDataModule(L.LightningDataModule):
         for name, value in {"max_length": max_length, "lanes": lanes, "block_rows": block_rows}.items():
             if value < 1:
                 raise ConfigError(f"data.{name} must be at least 1, not {value}")
-        self.global_batch_size = rows_of_batch(
-            global_batch_size, global_batch_tokens, max_length if self.packed else None
+        self.mixture, self.packing, self.static_shapes = mixture, packing, static_shapes
+        self.batch = batch_size(
+            global_batch_size,
+            global_batch_tokens,
+            batch_ramp,
+            micro_batch_size,
+            micro_batch_tokens,
+            max_length if self.packed else None,
         )
-        self.asked_micro_batch_size, self.asked_eval_batch_size = micro_batch_size, eval_batch_size
+        if static_shapes and self.batch.rows is None:
+            raise ConfigError(
+                "data.static_shapes beside data.global_batch_tokens: shapes then differ from step to step"
+            )
+        self.asked_eval_batch_size = eval_batch_size
         self._seed = seed
-        self.micro_batch_size = micro_batch_size or self.global_batch_size
+        self.accumulation = 1
         self.ranks, self.rank = 1, 0
         self.splits: dict[str, Source] = {}
         self.tokenizer: Tokenizer | None = None
@@ -179,7 +203,10 @@ class TextDataModule(L.LightningDataModule):
     def _open(self) -> None:
         if self.predict_path is not None:
             return
-        self.splits = open_splits(self.source_config, self.columns)
+        if self.mixture.sources:
+            self.splits = open_mixture(self.mixture, self.source_config, self.columns)
+        else:
+            self.splits = open_splits(self.source_config, self.columns)
 
     def _settle_tokenizer(self) -> None:
         self.tokenizer = settle_tokenizer(
@@ -221,49 +248,68 @@ class TextDataModule(L.LightningDataModule):
             ConfigError: sizes that do not divide; the message has the numbers.
         """
         self.ranks, self.rank = ranks, rank
-        self.micro_batch_size, accumulation = micro_batches(
-            self.global_batch_size, self.asked_micro_batch_size, ranks, self.lanes
-        )
-        return accumulation
+        self.accumulation = accumulation(self.batch, ranks, self.lanes, self.longest)
+        return self.accumulation
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Tokens of the longest row there can be, and of its source."""
+        return self.max_length, 0
+
+    @property
+    def global_batch_size(self) -> int:
+        """Rows of a global batch; at least so many where it is measured in tokens."""
+        if self.batch.rows is not None:
+            return self.batch.rows.final
+        assert self.batch.tokens is not None
+        return max(self.batch.tokens // sum(self.longest), 1)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows this rank handles at once; at least so many where a batch is measured in tokens."""
+        return max(self.global_batch_size // self.ranks // self.accumulation, 1)
 
     @property
     def tokens_per_micro_batch(self) -> int:
         """Upper bound of the tokens one rank handles at once."""
         return self.micro_batch_size * self.max_length
 
-    def tokens_per_step(self, asked_by: str) -> int:
-        """Tokens of every optimizer step.
+    def steps_for_tokens(self, tokens: int, asked_by: str) -> int:
+        """Optimizer steps after which ``tokens`` tokens were trained on.
 
         Raises:
-            ConfigError: the number differs from step to step.
+            ConfigError: the tokens of a step differ from step to step.
         """
-        if not self.packed:
-            raise ConfigError(
-                f"{asked_by} needs packed rows, here lengths differ: give trainer.max_steps or max_epochs"
-            )
-        return self.global_batch_size * self.max_length
+        if not self.packed or self.packing != "concatenate":
+            raise ConfigError(f"{asked_by} needs full rows, here lengths differ: give trainer.max_steps or max_epochs")
+        assert self.batch.rows is not None
+        return self.batch.rows.steps(-(-tokens // self.max_length))
 
-    def steps_per_epoch(self, asked_by: str) -> int:
-        """Optimizer steps in which every training example is seen once.
+    def steps_for_epochs(self, epochs: int, asked_by: str) -> int:
+        """Optimizer steps in which every training example is seen ``epochs`` times.
 
         Raises:
             ConfigError: that number is not known without reading everything.
         """
         rows = self.split("train").num_rows
-        if self.packed or rows is None:
-            why = "packed rows do not end with an epoch" if self.packed else "a stream has no known length"
-            raise ConfigError(f"{asked_by}: {why}; give trainer.max_steps or trainer.max_tokens")
-        return -(-rows // self.global_batch_size)
+        why = {
+            "packed rows do not end with an epoch": self.packed,
+            "a stream has no known length": rows is None,
+            "sources of a mixture do not end together": bool(self.mixture.sources),
+            "batches of tokens differ in rows": self.batch.rows is None,
+        }
+        for reason, holds in why.items():
+            if holds:
+                raise ConfigError(f"{asked_by}: {reason}; give trainer.max_steps or trainer.max_tokens")
+        assert rows is not None and self.batch.rows is not None
+        return self.batch.rows.steps(epochs * rows)
 
     # Training batches -----------------------------------------------------------------------------------------
 
     @property
-    def order(self) -> BlockOrder:
-        """The endless sequence of shuffled blocks of training rows."""
-        seed = self._seed if self._seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-        return BlockOrder(
-            self.split("train"), seed=seed, shuffle=self.shuffle, block_rows=self.block_rows, lanes=self.lanes
-        )
+    def order_seed(self) -> int:
+        """What the order of the data is drawn from."""
+        return self._seed if self._seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     @property
     def order_fingerprint(self) -> str | None:
@@ -271,37 +317,7 @@ class TextDataModule(L.LightningDataModule):
         return self._stream.fingerprint if self._stream is not None else None
 
     def train_dataloader(self) -> Iterable[Batch]:
-        order = self.order
-
-        def lane(number: int) -> PackedLane | BucketedLane:
-            if self.packed:
-                return PackedLane(order, number, self.lanes, self.prepare, self.max_length)
-            batch = max(self.global_batch_size // self.lanes, 1)
-            rows = self.split("train").num_rows
-            # Wide windows leave little padding; wider than a lane's epoch, an example would meet itself in a batch.
-            window = GROUPS_PER_WINDOW * batch if rows is None else min(GROUPS_PER_WINDOW * batch, rows // self.lanes)
-            return BucketedLane(
-                order,
-                number,
-                self.lanes,
-                self.prepare,
-                rows_per_window=window,
-                rows_per_batch=batch,
-                seed=order.seed,
-            )
-
-        self._stream = TrainStream(
-            lane,
-            n_lanes=self.lanes,
-            global_batch=self.global_batch_size,
-            data_ranks=self.ranks,
-            rank=self.rank,
-            micro_batch=self.micro_batch_size,
-            fingerprint=(
-                f"{order.fingerprint()} length={self.lengths} global_batch_size={self.global_batch_size} "
-                f"tokenizer={self._tokenizer_hash()[:12]}"
-            ),
-        )
+        self._stream = training_stream(self)
         if self._restored is not None:
             self._stream.restore(self._restored)
         return EndlessBatches(self._stream, self.collate)
@@ -316,9 +332,15 @@ class TextDataModule(L.LightningDataModule):
 
     def collate_examples(self, rows: list[Row], pad_id: int) -> Batch:
         """Rows of one example each to tensors."""
-        return collate_single(rows, pad_id)
+        return collate_single(rows, pad_id, self.multiple)
 
-    def _tokenizer_hash(self) -> str:
+    @property
+    def multiple(self) -> int:
+        """What lengths are rounded up to."""
+        return self.max_length if self.static_shapes else MULTIPLE
+
+    @property
+    def tokenizer_hash(self) -> str:
         assert self.tokenizer is not None
         return self.tokenizer.hash
 
@@ -326,10 +348,10 @@ class TextDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Position of every lane after the last optimizer step, and the tokenizer's hash; small and plain."""
-        state: dict[str, Any] = {"tokenizer": self._tokenizer_hash()} if self.tokenizer is not None else {}
+        state: dict[str, Any] = {"tokenizer": self.tokenizer_hash} if self.tokenizer is not None else {}
         if self._stream is None or self.trainer is None:
             return state
-        own, counts = self._stream.state(self.trainer.global_step), self._stream.counts()
+        own, counts = self._stream.state(self.trainer.global_step), self._stream.counts(self.trainer.global_step)
         if self.ranks > 1:
             shares: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(shares, (self.rank, own, counts))
@@ -341,6 +363,10 @@ class TextDataModule(L.LightningDataModule):
             counts = {name: sum(numbers[name] for _, numbers in by_rank.values()) for name in counts}
         self._counts = counts
         return {**state, "train": own}
+
+    def counts(self, step: int) -> dict[str, int]:
+        """What became of the documents that this rank's lanes read in the first ``step`` optimizer steps."""
+        return self._stream.counts(step) if self._stream is not None else {}
 
     def summary(self) -> str:
         """What became of the documents read so far, over all ranks, as of the last checkpoint."""

@@ -36,7 +36,7 @@ class SequenceToSequenceData(TextDataModule):
 
     def __init__(
         self,
-        path: str | list[str],
+        path: str | list[str] | None = None,
         *,
         source_column: str = "source",
         target_column: str = "target",
@@ -59,6 +59,10 @@ class SequenceToSequenceData(TextDataModule):
     @property
     def lengths(self) -> str:
         return f"{self.max_source_length}+{self.max_target_length}"
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        return self.max_target_length, self.max_source_length
 
     def settle(self, run: RunDirectory | None) -> None:
         assert self.tokenizer is not None
@@ -97,7 +101,7 @@ class SequenceToSequenceData(TextDataModule):
         return found
 
     def collate_examples(self, rows: list[Row], pad_id: int) -> Batch:
-        return collate_pairs(rows, pad_id)
+        return collate_pairs(rows, pad_id, self.multiple)
 
 
 def start_id(tokenizer: Tokenizer, name: str | None) -> int:

@@ -264,16 +264,18 @@ def open_splits(
                 raise ConfigError(f"data.path '{path}' is one single row, and none is left for validation{hint}")
             numbers = hash_split(rows, fraction) if held else {name: None}
             for part, chosen in numbers.items():
-                columns = Columns(part, fields, list(dataset.column_names), on_disk.get(split), optional)
+                shown = (names or {}).get(part, part)
+                columns = Columns(shown, fields, list(dataset.column_names), on_disk.get(split), optional)
                 taken = dataset.select(range(rows) if chosen is None else chosen)
-                splits[part if held else split] = IndexedSource(part, taken, columns, fingerprint, chosen)
+                splits[part if held else split] = IndexedSource(shown, taken, columns, fingerprint, chosen)
         else:
             known = list(dataset.column_names) if dataset.column_names else None
             for part, keep in (held or {name: (0.0, 1.0)}).items():
-                columns = Columns(part, fields, known, on_disk.get(split), optional)
+                shown = (names or {}).get(part, part)
+                columns = Columns(shown, fields, known, on_disk.get(split), optional)
                 explain = on_disk[split].explain if split in on_disk else unreadable
                 splits[part if held else split] = StreamSource(
-                    part, dataset, columns, fingerprint, keep=keep, take=config.take, explain=explain
+                    shown, dataset, columns, fingerprint, keep=keep, take=config.take, explain=explain
                 )
     return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
 

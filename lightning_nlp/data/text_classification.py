@@ -31,7 +31,7 @@ class TextClassificationData(TextDataModule):
 
     def __init__(
         self,
-        path: str | list[str],
+        path: str | list[str] | None = None,
         *,
         text_column: str = "text",
         label_column: str = "label",

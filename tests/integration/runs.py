@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from lightning_nlp.verification.history import history, last_step, lines, steps_back
+from lightning_nlp.verification.kills import command, moment, start, stop_after
+
+__all__ = ["command", "history", "last_step", "lines", "start", "steps_back", "stop_after"]
 
 WORDS = tuple(
     [
@@ -92,10 +95,6 @@ trainer:
     return path
 
 
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "lightning_nlp", *map(str, args)]
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -108,55 +107,6 @@ def run(*args: object, timeout: float = 300, check: int | None = 0) -> subproces
     return done
 
 
-def lines(run_directory: Path) -> list[dict]:
-    """``metrics.jsonl``, without a line that a kill cut short."""
-    path = run_directory / "metrics.jsonl"
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def history(run_directory: Path) -> dict[tuple[int, str], object]:
-    """``{(step, name): value}`` of everything that must be equal bit for bit; raises when a repeat differs."""
-    seen: dict[tuple[int, str], object] = {}
-    for line in lines(run_directory):
-        for name, value in line.items():
-            if name in ("ids", "tokens") or name.startswith(("train/", "val/")):
-                key = (line["step"], name)
-                if key in seen and seen[key] != value:
-                    raise AssertionError(f"step {key[0]} {name} was {seen[key]!r}, recomputed {value!r}")
-                seen[key] = value
-    return seen
-
-
-def steps_back(run_directory: Path) -> list[int]:
-    """How far each restart went back behind the last step logged before it."""
-    steps = [line["step"] for line in lines(run_directory) if "train/loss" in line]
-    return [before + 1 - after for before, after in itertools.pairwise(steps) if after <= before]
-
-
-def last_step(run_directory: Path) -> int:
-    return max((line["step"] for line in lines(run_directory)), default=0)
-
-
-def kill_after_step(process: subprocess.Popen, run_directory: Path, step: int, number: int, delay: float) -> bool:
-    """Send a signal once ``step`` was logged, ``delay`` seconds later; False when the run ended first."""
-    while process.poll() is None:
-        if last_step(run_directory) >= step:
-            time.sleep(delay)
-            if process.poll() is not None:
-                return False
-            process.send_signal(number)
-            process.wait(60)
-            return True
-        time.sleep(0.01)
-    return False
-
-
 def kill_and_resume(config: Path, root: Path, kills: int, seed: int, number: int = signal.SIGKILL) -> tuple[Path, int]:
     """Run ``config`` killing it up to ``kills`` times at random moments; returns the run and the kills that hit."""
     draw = random.Random(seed)
@@ -164,9 +114,8 @@ def kill_and_resume(config: Path, root: Path, kills: int, seed: int, number: int
     args: tuple[object, ...] = ("fit", "-c", config, "--run", directory)
     hits = 0
     for _ in range(kills):
-        process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        target = last_step(directory) + draw.randint(1, 6)
-        hit = kill_after_step(process, directory, target, number, draw.random() * 0.3)
+        process = start(list(args), environment())
+        hit = stop_after(process, directory, *moment(draw, directory, 6), number)
         hits += hit
         if not hit:
             break

@@ -84,7 +84,7 @@ def test_stopped_and_resumed_is_exact(trained, adapted, tmp_path):
     args = ("fit", "-c", adapted.parent / "tiny.yaml", "--run", run, *LORA)
     first = runs.command(*args, "--init_from", trained)
     process = subprocess.Popen(first, env=runs.environment(), stderr=subprocess.DEVNULL)
-    assert runs.kill_after_step(process, run, 4, signal.SIGTERM, 0.0) and runs.last_step(run) < 12
+    assert runs.stop_after(process, run, 4, 0.0, signal.SIGTERM) and runs.last_step(run) < 12
     assert main(["fit", "--run", str(run)]) == 0
     assert runs.history(run) == runs.history(adapted)
     one, other = state(run, 12), state(adapted, 12)

@@ -41,7 +41,7 @@ def test_a_resumed_run_remembers(remembering, tmp_path):
     process = subprocess.Popen(
         runs.command(*arguments), env=runs.environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    runs.kill_after_step(process, run, 6, signal.SIGTERM, 0.0)
+    runs.stop_after(process, run, 6, 0.0, signal.SIGTERM)
     runs.run(*arguments)
     assert runs.history(run) == runs.history(clean)
     saved = torch.load(run / "checkpoints" / "step-12.ckpt", weights_only=True)["recurrence"]

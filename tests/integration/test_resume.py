@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 
 import pytest
 import torch
@@ -42,8 +41,8 @@ def test_signals_save_at_the_step_boundary(clean, tmp_path, number, code, state)
     config, directory = clean
     run = tmp_path / "signalled"
     args = ("fit", "-c", config, "--run", run)
-    process = subprocess.Popen(runs.command(*args), env=runs.environment(), stderr=subprocess.PIPE, text=True)
-    assert runs.kill_after_step(process, run, 7, number, 0.0)
+    process = runs.start(list(args), runs.environment())
+    assert runs.stop_after(process, run, 7, 0.0, number)
     assert process.returncode == code
     status = json.loads((run / "status.json").read_text())
     last = max(checkpoint.step for checkpoint in manifest.published(run / "checkpoints"))
@@ -88,8 +87,8 @@ def test_resume_on_another_number_of_ranks_and_another_accumulation(clean, tmp_p
     config, directory = clean
     run = tmp_path / "elastic"
     args = ("fit", "-c", config, "--run", run)
-    process = subprocess.Popen(runs.command(*args), env=runs.environment(), stderr=subprocess.DEVNULL)
-    assert runs.kill_after_step(process, run, 12, signal.SIGTERM, 0.0)
+    process = runs.start(list(args), runs.environment())
+    assert runs.stop_after(process, run, 12, 0.0, signal.SIGTERM)
     ranks = ("--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.micro_batch_size", 4)
     runs.run(*args, *ranks, "--trainer.max_steps", 30)
     clean_history, found = runs.history(directory), runs.history(run)

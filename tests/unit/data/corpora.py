@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lightning_nlp.data.documents import SourceDocuments
 from lightning_nlp.data.lanes import BucketedLane, PackedLane
 from lightning_nlp.data.objectives import causal_lm
 from lightning_nlp.data.order import BlockOrder
@@ -47,12 +48,17 @@ def make_order(lengths, *, lanes, block_rows=8, seed=0, stream=False, shuffle=Tr
 
 
 def packed(order, length):
-    return [PackedLane(order, lane, order.lanes, prepare, length) for lane in range(order.lanes)]
+    return [PackedLane(SourceDocuments(order, lane, order.lanes, prepare), length) for lane in range(order.lanes)]
 
 
 def bucketed(order, *, window=8, batch=2, how=prepare):
     return [
-        BucketedLane(order, lane, order.lanes, how, rows_per_window=window, rows_per_batch=batch, seed=order.seed)
+        BucketedLane(
+            SourceDocuments(order, lane, order.lanes, how),
+            rows_per_window=window,
+            rows_per_batch=batch,
+            seed=order.seed,
+        )
         for lane in range(order.lanes)
     ]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from corpora import APART, ListSource, documents, prepare
 
-from lightning_nlp.data import lanes as lanes_module
+from lightning_nlp.data import documents as documents_module
+from lightning_nlp.data.documents import SourceDocuments
 from lightning_nlp.data.lanes import BucketedLane, PackedLane
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.errors import DataError
@@ -19,9 +20,10 @@ def make_lanes(kind, lengths=LENGTHS, *, lanes=2, stream=False, shuffle=True, ho
         ListSource(documents(lengths), stream=stream), seed=1, shuffle=shuffle, block_rows=64, lanes=lanes
     )
     if kind == "packed":
-        return [PackedLane(order, lane, lanes, how, 17) for lane in range(lanes)]
+        return [PackedLane(SourceDocuments(order, lane, lanes, how), 17) for lane in range(lanes)]
     return [
-        BucketedLane(order, lane, lanes, how, rows_per_window=12, rows_per_batch=3, seed=1) for lane in range(lanes)
+        BucketedLane(SourceDocuments(order, lane, lanes, how), rows_per_window=12, rows_per_batch=3, seed=1)
+        for lane in range(lanes)
     ]
 
 
@@ -35,7 +37,7 @@ def test_rows_and_states_are_those_of_reading_one_by_one(kind, stream, monkeypat
         ]
 
     ahead = everything()
-    monkeypatch.setattr(lanes_module, "READ_AHEAD", 1)
+    monkeypatch.setattr(documents_module, "READ_AHEAD", 1)
     assert everything() == ahead
 
 
@@ -52,10 +54,10 @@ def test_short_documents_are_read_by_dozens_and_long_ones_are_not():
             lane.next()
         return asked
 
-    assert max(sizes(5)) == lanes_module.READ_AHEAD
+    assert max(sizes(5)) == documents_module.READ_AHEAD
     long = sizes(2000)
     assert long[0] == 1
-    assert 1 < max(long) <= lanes_module.READ_AHEAD_TOKENS // 2000
+    assert 1 < max(long) <= documents_module.READ_AHEAD_TOKENS // 2000
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -155,7 +155,7 @@ def test_batches_hold_the_pairs_of_the_file_and_little_padding(pairs):
     lengths = np.random.default_rng(0).permutation(np.array(sizes).reshape(30, 2, 16).transpose(0, 2, 1).reshape(-1, 2))
     unsorted = sum(16 * 8 * -(-group.max(0) // 8).sum() for group in lengths.reshape(30, 16, 2))
     assert total < 0.87 * unsorted
-    counts = data._stream.counts()
+    counts = data.counts(data._stream.step)
     assert counts["dropped"] > 20 and counts["truncated"] > 50
     data._counts = counts
     assert "cut to 30+20 tokens" in data.summary() and "dropped (nothing to learn from)" in data.summary()

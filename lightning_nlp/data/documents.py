@@ -1,0 +1,193 @@
+"""The examples of a lane: documents in the run's order, tokenised a little ahead, with a position of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.order import BlockOrder, BlockReader
+from lightning_nlp.errors import DataError
+
+Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
+READ_AHEAD = 64
+"""Documents read and tokenised at once, at most; has no influence on what comes out."""
+READ_AHEAD_TOKENS = 16384
+"""Of long documents fewer are read at once: every lane holds its own, and all of them wait for the first batch."""
+PATIENCE = 100
+"""Epochs' worth of useless documents after which a lane gives up, although other lanes fare better."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to documents on their way; part of the state."""
+
+    documents: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    tokens_cut: int = 0
+
+
+COUNTS = ("documents", "dropped", "truncated", "tokens_cut")
+
+
+def counts_state(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in COUNTS}
+
+
+def with_keys(rows: list[dict[str, Any]], first: int, *visit: int) -> list[dict[str, Any]]:
+    """Give every row a ``key``: the integers that random parts of its example are a function of.
+
+    No two visits of rows have the same, whoever prepares them: (seed, block, place) in training, where blocks are
+    numbered on through the epochs, and the number of the row in evaluation, whose random parts never change.
+    """
+    for place, row in enumerate(rows, first):
+        row["key"] = (*visit, place)
+    return rows
+
+
+class Documents(Protocol):
+    """Examples one after the other, with a position that can be set: those of one source, or of a mixture."""
+
+    @property
+    def counts(self) -> Counts:
+        """What happened to the documents so far."""
+
+    def at(self, step: int) -> None:
+        """What is read from now on is for optimizer step ``step`` (counted from 0)."""
+
+    def peek(self) -> Example | None:
+        """The example at the current position; None when the document gave none."""
+
+    def advance(self) -> None:
+        """Done with the current document."""
+
+    def next(self) -> Example:
+        """The next example, skipping documents that give none."""
+
+    def count(self, example: Example) -> None:
+        """Note a document that is used."""
+
+    def skipped(self) -> None:
+        """Note a document that gives nothing."""
+
+    def state(self) -> dict[str, Any]:
+        """Position and counts, as plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue at a state."""
+
+
+class SourceDocuments:
+    """The examples that one lane gets from one source."""
+
+    def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
+        self.order, self.lane, self.lanes, self.prepare = order, lane, lanes, prepare
+        self.block, self.document = lane, 0
+        self._reader: BlockReader | None = None
+        self._ahead: list[Example | None] = []
+        self._ahead_start = 0
+        self._ahead_count = 1
+        self.counts = Counts()
+        self._fruitless = 0
+        self._hopeful = False
+        order.claim(lane, lane)
+
+    def at(self, step: int) -> None:
+        """Nothing here depends on the step."""
+
+    def peek(self) -> Example | None:
+        """The example at the current position; None when the document gave none."""
+        reader = self._to_a_document()
+        place = self.document - self._ahead_start
+        if not 0 <= place < len(self._ahead):
+            stop = min(self.document + self._ahead_count, len(reader))
+            rows = with_keys(reader.read(self.document, stop), self.document, self.order.seed, self.block)
+            self._ahead, self._ahead_start = self.prepare(rows), self.document
+            tokens = sum(example.full_length for example in self._ahead if example is not None)
+            enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
+            self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
+            place = 0
+        return self._ahead[place]
+
+    def _to_a_document(self) -> BlockReader:
+        """Go over to the next block that has a document left."""
+        while True:
+            if self._reader is None:
+                self._reader = self.order.reader(self.block)
+                self._ahead, self._ahead_start = [], 0
+            if self.document < len(self._reader):
+                return self._reader
+            self.block, self.document, self._reader = self.block + self.lanes, 0, None
+
+    @property
+    def passes(self) -> int:
+        """How often this lane has been through the source."""
+        self._to_a_document()
+        return self.block // self.order.n_blocks if self.order.n_blocks else 0
+
+    def advance(self) -> None:
+        """Done with the current document."""
+        self.document += 1
+
+    def next(self) -> Example:
+        """The next example, skipping documents that give none.
+
+        Raises:
+            DataError: a whole pass over the data gave none.
+        """
+        while True:
+            example = self.peek()
+            self.advance()
+            if example is not None:
+                self.count(example)
+                return example
+            self.skipped()
+
+    def count(self, example: Example) -> None:
+        """Note a document that is used."""
+        self._fruitless = 0
+        self.counts.documents += 1
+        if example.truncated:
+            self.counts.truncated += 1
+            self.counts.tokens_cut += example.full_length - sum(example.lengths)
+
+    def skipped(self) -> None:
+        """Note a document that gives nothing, and stop when there is none that does.
+
+        Raises:
+            DataError: no document gives anything, or never one of this lane.
+        """
+        self.counts.dropped += 1
+        self._fruitless += 1
+        rows, name = self.order.epoch_rows, self.order.source.name
+        if rows is None:
+            return
+        if self._fruitless >= rows and not self._hopeful:
+            self._hopeful = self._anything()
+            if not self._hopeful:
+                raise DataError(f"no document of the {name} data gives anything to learn from")
+        if self._fruitless > PATIENCE * rows:  # without shuffling, a lane may get the same documents again and again
+            raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
+
+    def _anything(self) -> bool:
+        """Whether a document of any lane gives something."""
+        rows = self.order.source.scan(0)
+        while chunk := with_keys(list(islice(rows, READ_AHEAD)), 0):
+            if any(example is not None and len(example.tokens) for example in self.prepare(chunk)):
+                return True
+        return False
+
+    def state(self) -> dict[str, int]:
+        """Where this lane stands, and what it counted. ``blocks`` is the length of an epoch, 0 while unknown."""
+        place = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
+        return {**place, **counts_state(self.counts)}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Continue at a state."""
+        self.block, self.document = state["block"], state["document"]
+        self._reader, self._ahead = None, []
+        self.order.claim(self.lane, self.block, state.get("blocks", 0))
+        self.counts = Counts(**{name: state[name] for name in COUNTS})
