@@ -44,6 +44,16 @@ class JoinedSource:
                     rows[place] = row
         return rows
 
+    def in_turn(self) -> Iterator[Row]:
+        """One row of each part, then the next of each, until all have ended: for what looks only at the first rows."""
+        scans = [part.scan(0) for part in self.parts.values()]
+        while scans:
+            for rows in list(scans):
+                if (row := next(rows, None)) is None:
+                    scans.remove(rows)
+                else:
+                    yield row
+
     def scan(self, start: int) -> Iterator[Row]:
         if self._ends is None:
             yield from islice(chain.from_iterable(part.scan(0) for part in self.parts.values()), start, None)

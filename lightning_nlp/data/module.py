@@ -15,13 +15,14 @@ import lightning.pytorch as L
 import torch.distributed
 
 from lightning_nlp.data.arithmetic import accumulation, batch_size
-from lightning_nlp.data.batches import Batches, EndlessBatches
+from lightning_nlp.data.batches import EndlessBatches
 from lightning_nlp.data.budget import MULTIPLE
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
 from lightning_nlp.data.documents import COUNTS
-from lightning_nlp.data.joined import open_mixture
+from lightning_nlp.data.evaluation import evaluation_batches
+from lightning_nlp.data.joined import JoinedSource, open_mixture
 from lightning_nlp.data.lanes import Row
-from lightning_nlp.data.loader import EvalRows, TrainStream
+from lightning_nlp.data.loader import TrainStream
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.prediction import prediction_batches
@@ -221,7 +222,9 @@ class TextDataModule(L.LightningDataModule):
         return self.trainer is None or self.trainer.is_global_zero
 
     def _texts(self) -> Iterator[list[str]]:
-        return (self.texts_of(row) for row in self.split("train").scan(0))
+        source = self.split("train")
+        rows = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
+        return map(self.texts_of, rows)
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """The texts of a row, for training a tokenizer."""
@@ -391,19 +394,6 @@ class TextDataModule(L.LightningDataModule):
 
     # Evaluation -----------------------------------------------------------------------------------------------
 
-    def _evaluation(self, source: Source) -> Iterable[Batch]:
-        rows = EvalRows(
-            source,
-            self.prepare,
-            mode="packed" if self.packed else "single",
-            max_length=self.max_length,
-            micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
-            data_ranks=self.ranks,
-            rank=self.rank,
-            lanes=self.lanes if self.remembers else None,
-        )
-        return Batches(rows, self.collate)
-
     @property
     def remembers(self) -> bool:
         """The model carries states from row to row, so that rows must come in the order of their text."""
@@ -411,10 +401,10 @@ class TextDataModule(L.LightningDataModule):
         return bool(getattr(getattr(model, "config", None), "memory_length", 0))
 
     def val_dataloader(self) -> Iterable[Batch]:
-        return self._evaluation(self.split("validation"))
+        return evaluation_batches(self, self.split("validation"))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        return self._evaluation(self.split("test"))
+        return evaluation_batches(self, self.split("test"))
 
     # Prediction -----------------------------------------------------------------------------------------------
 

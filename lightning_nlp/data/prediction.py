@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.batches import Batches
 from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.evaluation import EvalRows
 from lightning_nlp.data.files import FORMATS
 from lightning_nlp.data.lanes import Row
-from lightning_nlp.data.loader import EvalRows
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lightning_nlp.data.budget import BudgetLane
-from lightning_nlp.data.documents import Documents, SourceDocuments
+from lightning_nlp.data.budget import GROUPS, BudgetLane, cost
+from lightning_nlp.data.documents import Documents, SourceDocuments, with_keys
 from lightning_nlp.data.joined import JoinedSource
 from lightning_nlp.data.lanes import BucketedLane, FittedLane, Lane, PackedLane
 from lightning_nlp.data.loader import BudgetStream, TrainStream
@@ -60,17 +61,21 @@ def block_order(data: TextDataModule, source: Source, seed: int) -> BlockOrder:
 def lane_maker(data: TextDataModule, source: Source, orders: dict[str, BlockOrder]) -> Any:
     """``lane number -> lane``."""
     seed, mixture = data.order_seed, data.mixture
+    mean = mean_cost(data) if data.batch.rows is None else 0.0
 
     def documents(number: int) -> dict[str, SourceDocuments]:
         return {name: SourceDocuments(order, number, data.lanes, data.prepare) for name, order in orders.items()}
 
     if not isinstance(source, JoinedSource):
-        return lambda number: plain_lane(data, documents(number)[""], source.num_rows)
+        return lambda number: plain_lane(data, documents(number)[""], source.num_rows, mean)
     rates = Rates(mixture, {name: mixture.sources[name].size or part.num_rows for name, part in source.parts.items()})
     if mixture.batches == "homogeneous":
         choose = batch_source(rates, seed)
         return lambda number: HomogeneousLane(
-            {name: plain_lane(data, part, source.parts[name].num_rows) for name, part in documents(number).items()},
+            {
+                name: plain_lane(data, part, source.parts[name].num_rows, mean)
+                for name, part in documents(number).items()
+            },
             choose,
         )
     return lambda number: plain_lane(
@@ -85,10 +90,11 @@ def lane_maker(data: TextDataModule, source: Source, orders: dict[str, BlockOrde
             passes=mixture.passes,
         ),
         source.num_rows,
+        mean,
     )
 
 
-def plain_lane(data: TextDataModule, documents: Documents, rows: int | None) -> Lane[Any]:
+def plain_lane(data: TextDataModule, documents: Documents, rows: int | None, mean: float) -> Lane[Any]:
     """A lane of the kind that the settings ask for.
 
     Windows of neighbours are wide, which leaves little padding; but wider than a lane's epoch, an example would meet
@@ -98,6 +104,7 @@ def plain_lane(data: TextDataModule, documents: Documents, rows: int | None) -> 
         data: the settings.
         documents: of the lane.
         rows: of the source, where known.
+        mean: positions of a row, where batches are measured in them.
     """
     most = LARGEST_WINDOW if rows is None else max(rows // data.lanes, 1)
     seed = data.order_seed
@@ -108,7 +115,37 @@ def plain_lane(data: TextDataModule, documents: Documents, rows: int | None) -> 
     if data.batch.rows is None:
         assert data.batch.tokens is not None
         budget = data.batch.tokens // data.lanes
-        return BudgetLane(documents, budget=budget, rows_per_window=most, seed=seed)
+        return BudgetLane(
+            documents,
+            budget=budget,
+            groups=groups_of_window(None if rows is None else rows * mean / data.lanes, budget),
+            seed=seed,
+        )
     each = max(data.batch.rows.final // data.lanes, 1)
     window = min(GROUPS_PER_WINDOW * each, most)
     return BucketedLane(documents, rows_per_window=window, rows_per_batch=each, seed=seed)
+
+
+SAMPLE = 256
+"""Rows from which the length of all is estimated."""
+
+
+def groups_of_window(epoch: float | None, budget: int) -> int:
+    """Groups of a token budget that a lane sorts at a time: as many as its epoch surely holds, up to ``GROUPS``.
+
+    It must be the same in all lanes, whose epochs differ a little.
+
+    Args:
+        epoch: positions that a lane's epoch has, about; None for a stream.
+        budget: of a group.
+    """
+    return GROUPS if epoch is None else max(min(int(0.8 * epoch / budget), GROUPS), 1)
+
+
+def mean_cost(data: TextDataModule) -> float:
+    """Positions of a row and its source, on average over the first rows of the training data."""
+    source = data.split("train")
+    scan = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
+    examples = data.prepare(with_keys(list(islice(scan, SAMPLE)), 0))
+    costs = [cost(1, example.lengths) for example in examples if example is not None]
+    return sum(costs) / max(len(costs), 1)
