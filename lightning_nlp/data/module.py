@@ -65,6 +65,7 @@ class TextDataModule(L.LightningDataModule):
         lanes: independent streams the documents are dealt to; fixed for the life of a run.
         block_rows: documents shuffled together within a lane.
         shuffle: draw documents in a new order every epoch.
+        workers: processes a rank that read and tokenise ahead (0: none); they change nothing of what comes out.
         seed: of the order (default: ``seed_everything``).
     """
 
@@ -100,6 +101,7 @@ class TextDataModule(L.LightningDataModule):
         lanes: int = 16,
         block_rows: int = 256,
         shuffle: bool = True,
+        workers: int = 0,
         seed: int | None = None,
         columns: dict[str, str] | None = None,
     ) -> None:
@@ -134,7 +136,9 @@ class TextDataModule(L.LightningDataModule):
             raise ConfigError(
                 "data.static_shapes beside data.global_batch_tokens: shapes then differ from step to step"
             )
-        self.asked_eval_batch_size = eval_batch_size
+        if workers < 0:
+            raise ConfigError(f"data.workers must be at least 0, not {workers}")
+        self.asked_eval_batch_size, self.workers = eval_batch_size, workers
         self._seed = seed
         self.accumulation = 1
         self.ranks, self.rank = 1, 0
@@ -252,6 +256,9 @@ class TextDataModule(L.LightningDataModule):
         """
         self.ranks, self.rank = ranks, rank
         self.accumulation = accumulation(self.batch, ranks, self.lanes, self.longest)
+        if self.workers and self.lanes % (ranks * self.workers):
+            over = f" x {ranks} data ranks" if ranks > 1 else ""
+            raise ConfigError(f"data.lanes {self.lanes} is not divisible by data.workers {self.workers}{over}")
         return self.accumulation
 
     @property
@@ -324,6 +331,11 @@ class TextDataModule(L.LightningDataModule):
         if self._restored is not None:
             self._stream.restore(self._restored)
         return EndlessBatches(self._stream, self.collate)
+
+    def teardown(self, stage: str) -> None:
+        """Training ended: so do the workers."""
+        if self._stream is not None:
+            self._stream.close()
 
     def collate(self, rows: list[Row]) -> Batch:
         """Rows to tensors, with this module's task name."""

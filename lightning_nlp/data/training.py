@@ -16,6 +16,7 @@ from lightning_nlp.data.mixture import Rates, batch_source
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.permutation import fold
 from lightning_nlp.data.sources import Source
+from lightning_nlp.data.workers import Workers
 
 if TYPE_CHECKING:
     from lightning_nlp.data.module import TextDataModule
@@ -43,15 +44,24 @@ def training_stream(data: TextDataModule) -> TrainStream:
     size = f"global_batch_tokens={batch.tokens}" if batch.rows is None else f"global_batch_size={batch.rows}"
     packing = f" packing={data.packing}" if data.packed and data.packing != "concatenate" else ""
     kind = TrainStream if batch.rows is not None else BudgetStream
-    return kind(
-        lane_maker(data, source, orders),
-        n_lanes=data.lanes,
-        global_batch=batch.rows,
-        data_ranks=data.ranks,
-        rank=data.rank,
-        micro_batches=data.accumulation,
-        fingerprint=f"{fingerprint} length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}",
-    )
+    make_lane = lane_maker(data, source, orders)
+
+    def stream(ranks: int, rank: int) -> TrainStream:
+        return kind(
+            make_lane,
+            n_lanes=data.lanes,
+            global_batch=batch.rows,
+            data_ranks=ranks,
+            rank=rank,
+            micro_batches=data.accumulation,
+            fingerprint=f"{fingerprint} length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}",
+        )
+
+    whole = stream(data.ranks, data.rank)
+    if data.workers:  # to a worker, the others are further ranks
+        ranks, rank, count = data.ranks, data.rank, data.workers
+        whole.spawn = lambda state: Workers(lambda number: stream(ranks * count, rank + ranks * number), count, state)
+    return whole
 
 
 def block_order(data: TextDataModule, source: Source, seed: int) -> BlockOrder:

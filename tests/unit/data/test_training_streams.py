@@ -11,7 +11,7 @@ from lightning_nlp.data.causal_lm import CausalLMData
 from lightning_nlp.data.mixture import MixtureConfig, MixtureSource
 from lightning_nlp.data.sequence_to_sequence import SequenceToSequenceData
 from lightning_nlp.data.tokenizer import TokenizerConfig
-from lightning_nlp.errors import ConfigError
+from lightning_nlp.errors import ConfigError, DataError
 
 STEPS = 30
 
@@ -117,6 +117,48 @@ def test_the_same_on_any_ranks_and_after_any_stop(kind, corpora):
         after._restored = state
         assert steps(after, STEPS - stop) == expected[stop:]
         assert after.counts(STEPS) == one.counts(STEPS)
+
+
+@pytest.mark.parametrize("kind", ["first_fit", "ramp", "mixture", "homogeneous", "stream", "tokens, mixture"])
+def test_workers_change_nothing(kind, corpora):
+    expected = steps(make(kind, corpora), STEPS)
+    data = make(kind, corpora, workers=2)
+    assert steps(data, 11) == expected[:11]
+    state = json.loads(json.dumps(data._stream.state(11)))  # though the workers are further
+    data.teardown("fit")
+    for workers in (0, 4):
+        after = make(kind, corpora, workers=workers)
+        after._restored = state
+        assert steps(after, STEPS - 11) == expected[11:]
+        after.teardown("fit")
+    two = [make(kind, corpora, 2, rank, workers=2) for rank in range(2)]
+    assert joined([steps(data, STEPS) for data in two]) == expected
+    for data in two:
+        data.teardown("fit")
+    with pytest.raises(ConfigError, match=r"data\.lanes 4 is not divisible by data\.workers 3"):
+        make(kind, corpora, workers=3)
+
+
+def test_what_a_worker_meets_is_told(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": ""}\n' * 20 + '{"text": "two"}\n{"text": null}\n')
+    data = CausalLMData(
+        str(tmp_path), validation_fraction=0.0, tokenizer=TokenizerConfig(kind="byte"), lanes=4, workers=2
+    )
+    data.prepare_data()
+    data.setup("predict")
+    data.plan(1, 0)
+    with pytest.raises(DataError, match=r"train\.jsonl row 42: column 'text' is empty"):
+        steps(data, 50)
+
+
+def test_a_worker_that_dies_is_missed(corpora):
+    data = make("mixture", corpora, workers=2)
+    batches = iter(data.train_dataloader())
+    next(batches)
+    data._stream._workers._processes[1].kill()
+    with pytest.raises(RuntimeError, match="a data worker died"):
+        for _ in range(10):
+            next(batches)
 
 
 def test_a_ramp_grows_in_rows_and_keeps_its_micro_batches(corpora):
