@@ -28,9 +28,10 @@ class Counts:
     dropped: int = 0
     truncated: int = 0
     tokens_cut: int = 0
+    split: int = 0
 
 
-COUNTS = ("documents", "dropped", "truncated", "tokens_cut")
+COUNTS = ("documents", "dropped", "truncated", "tokens_cut", "split")
 
 
 def counts_state(counts: Counts) -> dict[str, int]:
@@ -85,7 +86,7 @@ class SourceDocuments:
 
     def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
         self.order, self.lane, self.lanes, self.prepare = order, lane, lanes, prepare
-        self.block, self.document = lane, 0
+        self.block, self.document, self.part = lane, 0, 0
         self._reader: BlockReader | None = None
         self._ahead: list[Example | None] = []
         self._ahead_start = 0
@@ -106,11 +107,12 @@ class SourceDocuments:
             stop = min(self.document + self._ahead_count, len(reader))
             rows = with_keys(reader.read(self.document, stop), self.document, self.order.seed, self.block)
             self._ahead, self._ahead_start = self.prepare(rows), self.document
-            tokens = sum(example.full_length for example in self._ahead if example is not None)
+            tokens = sum(part.full_length for example in self._ahead if example is not None for part in example.parts)
             enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
             self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
             place = 0
-        return self._ahead[place]
+        example = self._ahead[place]
+        return example.more[self.part - 1] if example is not None and self.part else example
 
     def _to_a_document(self) -> BlockReader:
         """Go over to the next block that has a document left."""
@@ -129,8 +131,12 @@ class SourceDocuments:
         return self.block // self.order.n_blocks if self.order.n_blocks else 0
 
     def advance(self) -> None:
-        """Done with the current document."""
-        self.document += 1
+        """Done with the current example: on to the next of its document, or to the next document."""
+        example = self._ahead[self.document - self._ahead_start]
+        if example is not None and self.part < len(example.more):
+            self.part += 1
+        else:
+            self.document, self.part = self.document + 1, 0
 
     def next(self) -> Example:
         """The next example, skipping documents that give none.
@@ -147,9 +153,10 @@ class SourceDocuments:
             self.skipped()
 
     def count(self, example: Example) -> None:
-        """Note a document that is used."""
+        """Note an example that is used; a document counts with its first."""
         self._fruitless = 0
-        self.counts.documents += 1
+        self.counts.documents += example.part == 0
+        self.counts.split += example.part == 1
         if example.truncated:
             self.counts.truncated += 1
             self.counts.tokens_cut += example.full_length - sum(example.lengths)
@@ -183,11 +190,11 @@ class SourceDocuments:
     def state(self) -> dict[str, int]:
         """Where this lane stands, and what it counted. ``blocks`` is the length of an epoch, 0 while unknown."""
         place = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
-        return {**place, **counts_state(self.counts)}
+        return {**place, "part": self.part, **counts_state(self.counts)}
 
     def restore(self, state: dict[str, int]) -> None:
         """Continue at a state."""
-        self.block, self.document = state["block"], state["document"]
+        self.block, self.document, self.part = state["block"], state["document"], state.get("part", 0)
         self._reader, self._ahead = None, []
         self.order.claim(self.lane, self.block, state.get("blocks", 0))
-        self.counts = Counts(**{name: state[name] for name in COUNTS})
+        self.counts = Counts(**{name: state.get(name, 0) for name in COUNTS})

@@ -73,7 +73,7 @@ class EvalRows:
             for place, example in enumerate(self.prepare(chunk), number):
                 if example is not None:
                     found, example.place = True, place
-                    yield example
+                    yield from example.parts
             number += len(chunk)
         if not found:
             raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")

@@ -72,6 +72,8 @@ class TextDataModule(L.LightningDataModule):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     packed: ClassVar[bool] = True
     task: ClassVar[str] = ""
+    several: ClassVar[bool] = False
+    """A document may give more than one example."""
     asked: ClassVar[str] = "text"
     """The field that predictions are made from."""
     answer: ClassVar[str | None] = None
@@ -305,6 +307,7 @@ class TextDataModule(L.LightningDataModule):
         why = {
             "packed rows do not end with an epoch": self.packed,
             "a stream has no known length": rows is None,
+            "a document may give several examples": self.several,
             "sources of a mixture do not end together": bool(self.mixture.sources),
             "batches of tokens differ in rows": self.batch.rows is None,
         }
@@ -389,6 +392,8 @@ class TextDataModule(L.LightningDataModule):
         text = f"{counts['documents']} documents read"
         if counts["truncated"]:
             text += f", {counts['truncated']} cut to {self.lengths} tokens ({counts['tokens_cut']} tokens lost)"
+        if counts["split"]:
+            text += f", {counts['split']} split into several examples"
         if counts["dropped"]:
             text += f", {counts['dropped']} dropped (nothing to learn from)"
         return text

@@ -157,5 +157,5 @@ def mean_cost(data: TextDataModule) -> float:
     source = data.split("train")
     scan = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
     examples = data.prepare(with_keys(list(islice(scan, SAMPLE)), 0))
-    costs = [cost(1, example.lengths) for example in examples if example is not None]
+    costs = [sum(cost(1, part.lengths) for part in example.parts) for example in examples if example is not None]
     return sum(costs) / max(len(costs), 1)

@@ -2,7 +2,7 @@
 
 from lightning_nlp.data.objectives.causal_lm import causal_lm
 from lightning_nlp.data.objectives.classification import classification
-from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, with_ends
+from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, in_turn, with_ends
 from lightning_nlp.data.objectives.masked_lm import Masking, hide, masked_lm
 from lightning_nlp.data.objectives.sequence_to_sequence import sequence_to_sequence
 
@@ -14,6 +14,7 @@ __all__ = [
     "classification",
     "cut_to",
     "hide",
+    "in_turn",
     "masked_lm",
     "sequence_to_sequence",
     "with_ends",
