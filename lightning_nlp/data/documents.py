@@ -28,9 +28,11 @@ class Counts:
     dropped: int = 0
     truncated: int = 0
     tokens_cut: int = 0
+    split: int = 0
+    """Documents that went on in another row."""
 
 
-COUNTS = ("documents", "dropped", "truncated", "tokens_cut")
+COUNTS = ("documents", "dropped", "truncated", "tokens_cut", "split")
 
 
 def counts_state(counts: Counts) -> dict[str, int]:
@@ -64,11 +66,11 @@ class Documents(Protocol):
     def advance(self) -> None:
         """Done with the current document."""
 
-    def next(self) -> Example:
-        """The next example, skipping documents that give none."""
+    def next(self, longest: int | None = None) -> Example:
+        """The next example, skipping documents that give none; one beyond ``longest`` counts as split over rows."""
 
-    def count(self, example: Example) -> None:
-        """Note a document that is used."""
+    def count(self, example: Example, split: bool = False) -> None:
+        """Note a document that is used, in more than one row or not."""
 
     def skipped(self) -> None:
         """Note a document that gives nothing."""
@@ -132,8 +134,11 @@ class SourceDocuments:
         """Done with the current document."""
         self.document += 1
 
-    def next(self) -> Example:
+    def next(self, longest: int | None = None) -> Example:
         """The next example, skipping documents that give none.
+
+        Args:
+            longest: pairs of a row; a longer document is counted as split.
 
         Raises:
             DataError: a whole pass over the data gave none.
@@ -142,14 +147,15 @@ class SourceDocuments:
             example = self.peek()
             self.advance()
             if example is not None:
-                self.count(example)
+                self.count(example, split=longest is not None and len(example.tokens) > longest)
                 return example
             self.skipped()
 
-    def count(self, example: Example) -> None:
-        """Note a document that is used."""
+    def count(self, example: Example, split: bool = False) -> None:
+        """Note a document that is used, in more than one row or not."""
         self._fruitless = 0
         self.counts.documents += 1
+        self.counts.split += split
         if example.truncated:
             self.counts.truncated += 1
             self.counts.tokens_cut += example.full_length - sum(example.lengths)
@@ -190,4 +196,4 @@ class SourceDocuments:
         self.block, self.document = state["block"], state["document"]
         self._reader, self._ahead = None, []
         self.order.claim(self.lane, self.block, state.get("blocks", 0))
-        self.counts = Counts(**{name: state[name] for name in COUNTS})
+        self.counts = Counts(**{name: state.get(name, 0) for name in COUNTS})
