@@ -29,6 +29,7 @@ class Counts:
     truncated: int = 0
     tokens_cut: int = 0
     split: int = 0
+    """Documents that went on in another row."""
 
 
 COUNTS = ("documents", "dropped", "truncated", "tokens_cut", "split")
@@ -65,11 +66,11 @@ class Documents(Protocol):
     def advance(self) -> None:
         """Done with the current document."""
 
-    def next(self) -> Example:
-        """The next example, skipping documents that give none."""
+    def next(self, longest: int | None = None) -> Example:
+        """The next example, skipping documents that give none; one beyond ``longest`` counts as split over rows."""
 
-    def count(self, example: Example) -> None:
-        """Note a document that is used."""
+    def count(self, example: Example, split: bool = False) -> None:
+        """Note a document that is used, in more than one row or not."""
 
     def skipped(self) -> None:
         """Note a document that gives nothing."""
@@ -138,8 +139,11 @@ class SourceDocuments:
         else:
             self.document, self.part = self.document + 1, 0
 
-    def next(self) -> Example:
+    def next(self, longest: int | None = None) -> Example:
         """The next example, skipping documents that give none.
+
+        Args:
+            longest: pairs of a row; a longer document is counted as split.
 
         Raises:
             DataError: a whole pass over the data gave none.
@@ -148,15 +152,15 @@ class SourceDocuments:
             example = self.peek()
             self.advance()
             if example is not None:
-                self.count(example)
+                self.count(example, split=longest is not None and len(example.tokens) > longest)
                 return example
             self.skipped()
 
-    def count(self, example: Example) -> None:
-        """Note an example that is used; a document counts with its first."""
+    def count(self, example: Example, split: bool = False) -> None:
+        """Note an example that is used, in more than one row or not; a document counts with its first."""
         self._fruitless = 0
         self.counts.documents += example.part == 0
-        self.counts.split += example.part == 1
+        self.counts.split += example.part == 1 or (split and not example.part and not example.more)
         if example.truncated:
             self.counts.truncated += 1
             self.counts.tokens_cut += example.full_length - sum(example.lengths)

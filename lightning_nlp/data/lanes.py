@@ -90,7 +90,7 @@ class PackedLane:
             self.offset += take
             if self.offset == len(example.tokens):
                 self.documents.advance()
-                self.documents.count(example)
+                self.documents.count(example, split=take < len(example.tokens))
                 self.offset = 0
         return pack(pieces, self.length)
 
@@ -224,7 +224,7 @@ class FittedLane(WindowLane[Row]):
     def make(self) -> list[Row]:
         pieces: list[tuple[Example, int, int]] = []
         for _ in range(self.rows_per_window):
-            example = self.documents.next()
+            example = self.documents.next(self.length)
             size = len(example.tokens)
             pieces += [(example, at, min(self.length, size - at)) for at in range(0, size, self.length)]
         bins = first_fit_decreasing([take for _, _, take in pieces], self.length)

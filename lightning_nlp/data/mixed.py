@@ -93,10 +93,10 @@ class MixedDocuments:
     def advance(self) -> None:
         self.parts[self._source()].advance()
 
-    def count(self, example: Example) -> None:
+    def count(self, example: Example, split: bool = False) -> None:
         """Note a document that is used, and settle the accounts."""
         source = self._source()
-        self.parts[source].count(example)
+        self.parts[source].count(example, split)
         paid = 1.0 if self.unit == "documents" else float(sum(example.lengths))
         for number, rate in enumerate(self._shares().tolist()):
             self._credit[number] += rate * paid
@@ -106,12 +106,12 @@ class MixedDocuments:
     def skipped(self) -> None:
         self.parts[self._source()].skipped()
 
-    def next(self) -> Example:
+    def next(self, longest: int | None = None) -> Example:
         while True:
             example = self.peek()
             self.advance()
             if example is not None:
-                self.count(example)
+                self.count(example, split=longest is not None and len(example.tokens) > longest)
                 return example
             self.skipped()
 

@@ -390,10 +390,10 @@ class TextDataModule(L.LightningDataModule):
         """What became of the documents read so far, over all ranks, as of the last checkpoint."""
         counts = self._counts
         text = f"{counts['documents']} documents read"
+        if counts["split"]:
+            text += f", {counts['split']} split over rows"
         if counts["truncated"]:
             text += f", {counts['truncated']} cut to {self.lengths} tokens ({counts['tokens_cut']} tokens lost)"
-        if counts["split"]:
-            text += f", {counts['split']} split into several examples"
         if counts["dropped"]:
             text += f", {counts['dropped']} dropped (nothing to learn from)"
         return text

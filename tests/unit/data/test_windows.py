@@ -75,6 +75,7 @@ def test_a_document_longer_than_a_row_is_cut_into_rows():
     pairs = sorted(int(token) for row in rows for token in row.tokens[row.segments > 0])
     assert len(pairs) == 2 * 70
     assert {token % APART for token in pairs} == set(range(70))
+    assert lane.state()["split"] == 0 and lane.documents.counts.split == 2  # the window is not used up yet
 
 
 def test_fitted_rows_leave_about_one_percent():
