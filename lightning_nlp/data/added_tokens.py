@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import count, takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tokenizers
+
+if TYPE_CHECKING:
+    from lightning_nlp.data.tokenizer import Tokenizer
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
@@ -35,3 +39,24 @@ def sentinel_ids(backend: tokenizers.Tokenizer) -> np.ndarray:
     """Ids of the sentinels that a tokenizer has, int32: ``<extra_id_0>`` first."""
     ids = (backend.token_to_id(sentinel(number)) for number in count())
     return np.array(list(takewhile(lambda number: number is not None, ids)), dtype=np.int32)
+
+
+def encode_with_sentinels(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of ``text``, in which names of sentinels stand for sentinels; those the tokenizer lacks stay text.
+
+    A space before one belongs to the hidden span where tokens of words begin with their space.
+    """
+    known = sentinel_ids(tokenizer.backend)
+    cutter = tokenizer.backend.pre_tokenizer
+    spaced = tokenizer.knows_words and cutter.pre_tokenize_str("one two")[1][0] != "two"
+    parts, ids, end = [], [], 0
+    for match in SENTINEL.finditer(text):
+        if int(match[1]) < len(known):
+            before = text[end : match.start()]
+            parts.append(before.removesuffix(" ") if spaced else before)
+            ids.append(int(known[int(match[1])]))
+            end = match.end()
+    found: list[int] = []
+    for part, number in zip(tokenizer.encode_batch([*parts, text[end:]]), [*ids, None], strict=True):
+        found += [*part.tolist(), *([number] if number is not None else [])]
+    return found
