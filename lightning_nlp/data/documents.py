@@ -36,6 +36,7 @@ COUNTS = ("documents", "dropped", "truncated", "tokens_cut", "split")
 
 
 def counts_state(counts: Counts) -> dict[str, int]:
+    """As plain values."""
     return {name: getattr(counts, name) for name in COUNTS}
 
 

@@ -108,8 +108,8 @@ class TrainStream:
         return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
 
     def counts(self, step: int) -> dict[str, int]:
-        """Documents read, dropped and cut by the own lanes in the first ``step`` steps."""
-        return {name: sum(state[name] for state in self._snapshots[step].values()) for name in COUNTS}
+        """Documents read, dropped and cut by the own lanes for the first ``step`` steps."""
+        return {name: sum(state["seen"][name] for state in self._snapshots[step].values()) for name in COUNTS}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the step of ``state``, which must hold (at least) the own lanes.

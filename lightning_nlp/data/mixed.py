@@ -151,8 +151,8 @@ class HomogeneousLane(Generic[Item]):
 
     def state(self) -> dict[str, Any]:
         states = {name: lane.state() for name, lane in self.lanes.items()}
-        counts = {name: sum(state[name] for state in states.values()) for name in COUNTS}
-        return {"sources": states, **counts}
+        seen = {name: sum(state["seen"][name] for state in states.values()) for name in COUNTS}
+        return {"sources": states, "seen": seen}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name, lane in self.lanes.items():

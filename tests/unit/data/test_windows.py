@@ -75,7 +75,7 @@ def test_a_document_longer_than_a_row_is_cut_into_rows():
     pairs = sorted(int(token) for row in rows for token in row.tokens[row.segments > 0])
     assert len(pairs) == 2 * 70
     assert {token % APART for token in pairs} == set(range(70))
-    assert lane.state()["split"] == 0 and lane.documents.counts.split == 2  # the window is not used up yet
+    assert lane.state()["seen"]["split"] == 2
 
 
 def test_fitted_rows_leave_about_one_percent():
@@ -183,7 +183,7 @@ def test_budget_lanes_restore_exactly(steps, groups):
     again.restore(state)
     assert [content(again.next()) for _ in range(150)] == expected
     assert again.state() == first.state()
-    assert all(isinstance(value, int) for value in state.values())
+    assert all(isinstance(value, int) for name, value in state.items() if name != "seen")
 
 
 @pytest.mark.parametrize("steps", [0, 1, 9, 30])
@@ -203,4 +203,4 @@ def test_counts_in_the_state_do_not_run_ahead():
     used = sum(len(lane.next()) for _ in range(budget_module.GROUPS))
     lane.next()
     assert lane.state()["documents"] == used  # where the second window began
-    assert lane.documents.counts.documents > used
+    assert lane.state()["seen"]["documents"] == lane.documents.counts.documents > used
