@@ -23,6 +23,8 @@ _PUBLIC = {
     "TextClassification": "lightning_nlp.tasks.text_classification",
     "CausalLMData": "lightning_nlp.data.causal_lm",
     "MaskedLMData": "lightning_nlp.data.masked_lm",
+    "PrefixLMData": "lightning_nlp.data.prefix_lm",
+    "PrefixPairsData": "lightning_nlp.data.prefix_lm",
     "SpanCorruptionData": "lightning_nlp.data.span_corruption",
     "DenoisingData": "lightning_nlp.data.denoising",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence",

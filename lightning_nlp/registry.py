@@ -16,6 +16,8 @@ TASKS = {
 DATA = {
     "CausalLMData": "lightning_nlp.data.causal_lm:CausalLMData",
     "MaskedLMData": "lightning_nlp.data.masked_lm:MaskedLMData",
+    "PrefixLMData": "lightning_nlp.data.prefix_lm:PrefixLMData",
+    "PrefixPairsData": "lightning_nlp.data.prefix_lm:PrefixPairsData",
     "SpanCorruptionData": "lightning_nlp.data.span_corruption:SpanCorruptionData",
     "DenoisingData": "lightning_nlp.data.denoising:DenoisingData",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence:SequenceToSequenceData",
@@ -24,6 +26,7 @@ DATA = {
 OBJECTIVES = {
     "causal_lm": "lightning_nlp.data.objectives:causal_lm",
     "masked_lm": "lightning_nlp.data.objectives:masked_lm",
+    "prefix_lm": "lightning_nlp.data.objectives:prefix_lm",
     "span_corruption": "lightning_nlp.data.objectives:span_corruption",
     "denoising": "lightning_nlp.data.objectives:denoising",
     "sequence_to_sequence": "lightning_nlp.data.objectives:sequence_to_sequence",
