@@ -25,6 +25,7 @@ _PUBLIC = {
     "MaskedLMData": "lightning_nlp.data.masked_lm",
     "PrefixLMData": "lightning_nlp.data.prefix_lm",
     "PrefixPairsData": "lightning_nlp.data.prefix_lm",
+    "DialogueData": "lightning_nlp.data.dialogue",
     "SpanCorruptionData": "lightning_nlp.data.span_corruption",
     "DenoisingData": "lightning_nlp.data.denoising",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence",

@@ -3,6 +3,7 @@
 from lightning_nlp.data.objectives.causal_lm import causal_lm
 from lightning_nlp.data.objectives.classification import classification
 from lightning_nlp.data.objectives.denoising import Noise, denoising
+from lightning_nlp.data.objectives.dialogue import Turn, dialogue, windows
 from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, in_turn, with_ends
 from lightning_nlp.data.objectives.masked_lm import Masking, hide, masked_lm
 from lightning_nlp.data.objectives.prefix_lm import cut_pair, prefix_lm, split_point
@@ -15,11 +16,13 @@ __all__ = [
     "Masking",
     "Noise",
     "Spans",
+    "Turn",
     "causal_lm",
     "classification",
     "cut_pair",
     "cut_to",
     "denoising",
+    "dialogue",
     "hide",
     "in_turn",
     "masked_lm",
@@ -27,5 +30,6 @@ __all__ = [
     "sequence_to_sequence",
     "span_corruption",
     "split_point",
+    "windows",
     "with_ends",
 ]

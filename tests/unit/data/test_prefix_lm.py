@@ -71,9 +71,7 @@ def test_split_points_are_even_and_a_function_of_the_key():
     counts = np.bincount(points)
     assert counts[0] == 0 and len(counts) == 6
     assert (np.abs(counts[1:] - 1000) < 4 * 800**0.5).all()
-    assert [split_point(1000, (7, 0, number)) for number in range(4)] == [
-        split_point(1000, (7, 0, n)) for n in range(4)
-    ]
+    assert [split_point(1000, (7, 0, number)) for number in range(4)] == [918, 198, 597, 106]  # for ever
     assert {split_point(2, (number,)) for number in range(9)} == {1}
 
 
@@ -168,7 +166,7 @@ def test_pairs_have_a_given_source_and_a_predicted_target(texts, rows):
     known = {row["id"]: row for row in data.split("train").scan(0)}
     bos, eos, size = data.tokenizer.bos_id, data.tokenizer.eos_id, {}
     for batch in train(data, 40):
-        for row, names in enumerate(batch["example_ids"]):
+        for row in range(len(batch["tokens"])):
             bytes_ = 0
             for name, tokens, labels, prefix in documents_of(
                 [
@@ -277,7 +275,7 @@ def test_texts_to_go_on_from_and_sources_to_answer(texts, tmp_path):
 
 
 def test_mistakes(texts):
-    with pytest.raises(ConfigError, match="data.max_length must be at least 4, not 3"):
+    with pytest.raises(ConfigError, match=r"data.max_length must be at least 4, not 3"):
         make(PrefixLMData, texts, max_length=3)
     with pytest.raises(ConfigError, match="no end token"):
         make(PrefixPairsData, texts, tokenizer=TokenizerConfig(kind="byte", special_tokens=False))
