@@ -21,8 +21,10 @@ from lightning_nlp.errors import ConfigError, DataError, nearest
 Row = dict[str, Any]
 SPLIT_KEY = (20260101,)
 """Fixed: a row stays in its split whatever the run's seed is."""
-TEXTS = frozenset({"text", "source", "target"})
+TEXTS = frozenset({"text", "text_pair", "source", "target", "prompt", "response"})
 """Fields that hold text, which may be empty."""
+MAY_BE_EMPTY = TEXTS | {"messages"}
+"""Objectives say what becomes of an empty one."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Columns:
             value = values.get(column)
             if value is None and field in self.optional:
                 continue
-            if value is None or (value == "" and field not in TEXTS):
+            if value is None or (value == "" and field not in MAY_BE_EMPTY):
                 self._check(list(values))
                 raise DataError(f"{self.place(number)}: column '{column}' is empty")
             if field in TEXTS and not isinstance(value, str):
