@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_nlp.data.conversations import turns_of
 from lightning_nlp.data.objectives import IGNORED, Example, in_turn
-from lightning_nlp.data.objectives.dialogue import Turn, dialogue, fitting, windows
+from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, fitting, windows
 from lightning_nlp.data.token_bytes import TokenBytes
 from lightning_nlp.data.tokenizer import TokenizerConfig, special
 from lightning_nlp.data.whole_rows import WholeRowsData
@@ -37,6 +37,7 @@ class DialogueData(WholeRowsData):
         history_turns: turns before a response, at most; every response is then an example of its own. By default a
             conversation is one example, with all its responses.
         max_length: tokens in a row; of a longer conversation the oldest turns are dropped, and counted.
+        split_long: make further examples of the turns that would be dropped, without what they followed from.
         bad_conversations: what becomes of a row without a response, with an empty turn or with an unknown role.
         tokenizer: which tokenizer to train, always with the markers, or to load.
     """
@@ -54,6 +55,7 @@ class DialogueData(WholeRowsData):
         respond: list[str] | None = None,
         end_of_turn: str | None = None,
         history_turns: int | None = None,
+        split_long: bool = False,
         bad_conversations: Literal["error", "drop"] = "error",
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         **kwargs: Any,
@@ -63,6 +65,8 @@ class DialogueData(WholeRowsData):
         self._check_roles()
         if history_turns is not None and history_turns < 1:
             raise ConfigError(f"data.history_turns must be at least 1, not {history_turns}")
+        if split_long and history_turns is not None:
+            raise ConfigError("data.split_long is for whole conversations: data.history_turns cuts them already")
         columns = {"messages": messages_column}
         if prompt_column is not None and response_column is not None:
             columns = {"prompt": prompt_column, "response": response_column}
@@ -74,7 +78,8 @@ class DialogueData(WholeRowsData):
         tokenizer = dataclasses.replace(tokenizer, extra_tokens=added)
         super().__init__(path, columns=columns, tokenizer=tokenizer, **kwargs)
         self.end_of_turn, self.history_turns, self.bad_conversations = end_of_turn, history_turns, bad_conversations
-        self.several = history_turns is not None  # type: ignore[misc]  # a choice here
+        self.split_long = split_long
+        self.several = split_long or history_turns is not None  # type: ignore[misc]  # a choice here
         self.end_id = -1
         self.markers: dict[str, np.ndarray] = {}
         self._bytes: TokenBytes | None = None
@@ -197,7 +202,9 @@ class DialogueData(WholeRowsData):
     def _examples(self, turns: list[Turn], row: dict[str, Any]) -> Example | None:
         assert self.tokenizer is not None
         examples = []
-        for number, window in enumerate(windows(turns, self.history_turns)):
+        room = self.max_length + 1 - (self.tokenizer.bos_id is not None)
+        found = consecutive(turns, room) if self.split_long else windows(turns, self.history_turns)
+        for number, window in enumerate(found):
             name = f"{row['id']}@{number}" if number else row["id"]
             example = dialogue(window, name, self.max_length, self.tokenizer.bos_id, self.end_id)
             if example is not None:

@@ -3,7 +3,7 @@
 from lightning_nlp.data.objectives.causal_lm import causal_lm
 from lightning_nlp.data.objectives.classification import classification
 from lightning_nlp.data.objectives.denoising import Noise, denoising
-from lightning_nlp.data.objectives.dialogue import Turn, dialogue, windows
+from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, windows
 from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, in_turn, with_ends
 from lightning_nlp.data.objectives.masked_lm import Masking, hide, masked_lm
 from lightning_nlp.data.objectives.prefix_lm import cut_pair, prefix_lm, split_point
@@ -19,6 +19,7 @@ __all__ = [
     "Turn",
     "causal_lm",
     "classification",
+    "consecutive",
     "cut_pair",
     "cut_to",
     "denoising",

@@ -50,6 +50,22 @@ def windows(turns: Sequence[Turn], history: int | None) -> list[list[Turn]]:
     return found
 
 
+def consecutive(turns: Sequence[Turn], room: int) -> list[list[Turn]]:
+    """A conversation in windows that fit into ``room`` tokens: every turn is in one, pinned turns are in all.
+
+    Windows end with a response and are filled from the end of the conversation, so that the oldest has what is left.
+    """
+    pinned = [turn for turn in turns if turn.pinned]
+    rest = [turn for turn in turns if not turn.pinned]
+    found: list[list[Turn]] = []
+    while (last := max((place for place, turn in enumerate(rest) if turn.response), default=-1)) >= 0:
+        rest = rest[: last + 1]
+        kept = [turn for turn in fitting([*pinned, *rest], room) if not turn.pinned]
+        found.append([*pinned, *kept])
+        rest = rest[: len(rest) - len(kept)]
+    return found[::-1]
+
+
 def fitting(turns: Sequence[Turn], room: int) -> list[Turn]:
     """The turns that fit into ``room`` tokens: the oldest are dropped first, pinned ones last, the last one never."""
     kept, used = list(turns), sum(map(len, turns))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lightning_nlp.data.builders.number_chat import conversation
 from lightning_nlp.data.dialogue import DialogueData
 from lightning_nlp.data.objectives import IGNORED, Turn, dialogue, windows
-from lightning_nlp.data.objectives.dialogue import fitting
+from lightning_nlp.data.objectives.dialogue import consecutive, fitting
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 
@@ -211,6 +211,39 @@ def test_every_response_is_an_example_with_a_window_of_turns(talks):
     assert data.counts(60)["split"] > 0
 
 
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=12),
+    room=st.integers(3, 40),
+    first=st.booleans(),
+)
+def test_windows_of_a_long_conversation_hold_every_turn_once(sizes, room, first):
+    instruction = [turn(4, [9], pinned=True)] if first else []
+    turns = [turn(5, [n] * size, said) for n, (size, said) in enumerate(sizes)]
+    found = consecutive([*instruction, *turns], room)
+    used = [part for window in found for part in window if not part.pinned]
+    answers = [part for part in turns if part.response]
+    places = [next(place for place, part in enumerate(turns) if part is other) for other in used]
+    assert places == sorted(set(places)) and sum(part.response for part in used) == len(answers)
+    for window in found:
+        assert window[-1].response and (not first or window[0] is instruction[0])
+        assert sum(map(len, fitting(window, room))) <= room or len(fitting(window, room)) == 1
+    if all(said for _, said in sizes):
+        assert len(used) == len(turns)
+
+
+def test_nothing_of_a_long_conversation_is_lost_when_it_is_split(talks):
+    data = make(talks, max_length=64, split_long=True)
+    known = {row["id"]: data.conversation(row) for row in data.split("train").scan(0)}
+    met = {}
+    for name, _, labels in documents_of(train(data, 60)):
+        document, _, number = name.partition("@")
+        met.setdefault(document, {})[int(number or 0)] = [label for label in labels if label != N]
+    for name, turns in known.items():
+        answers = [token for turn_ in turns if turn_[0] == "assistant" for token in spelled(data, [turn_])[1:]]
+        assert [token for number in sorted(met[name]) for token in met[name][number]] == answers
+    assert data.counts(60)["split"] > 0
+
+
 def test_evaluation_and_restores(talks):
     once = sorted(documents_of(make(talks, stage="validate").val_dataloader()))
     assert len(once) == 15
@@ -314,6 +347,7 @@ MISTAKES = [
     ({"roles": {"user": "<a>", "assistant": "<a>"}}, "a marker for every role, and another one each"),
     ({"roles": {"system": "<s>"}, "respond": ["system"]}, "nobody who speaks but system"),
     ({"history_turns": 0}, "data.history_turns must be at least 1, not 0"),
+    ({"history_turns": 1, "split_long": True}, "data.history_turns cuts them already"),
     ({"prompt_column": "a"}, "give both or neither"),
     ({"max_length": 2}, "data.max_length 2 has no room for a role marker and a response"),
     ({"tokenizer": TokenizerConfig(kind="byte", special_tokens=False)}, "the tokenizer has no end token"),
