@@ -6,6 +6,7 @@ neither the rows that follow nor what a resumed run sees.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -129,10 +130,8 @@ def policy_of(source: Any) -> BadRows:
 
 def located(source: Any, row: Row, bad: BadRow) -> str:
     """One line: file and row, and what is wrong there."""
-    place = (
-        source.place(row["number"], bad.line) if "number" in row and hasattr(source, "place") else f"row {row['id']}"
-    )
-    return f"{place}: {bad.reason}"
+    knows = "number" in row and hasattr(source, "place")
+    return f"{source.place(row['number'], bad.line) if knows else 'row ' + row['id']}: {bad.reason}"
 
 
 def examine(
@@ -198,7 +197,7 @@ def usable(rows: Iterable[Row], source: Any) -> Iterator[Row]:
             yield row
         elif (fault := row["bad"]).kind != FILTERED:
             bad += 1
-            message = (lambda row, fault: lambda: located(source, row, fault))(row, fault)
+            message = functools.partial(located, source, row, fault)
             policy.check(place, bad, place + 1, source.name, message)
             announce(fault.kind, message)
 

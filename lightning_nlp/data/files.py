@@ -81,9 +81,7 @@ def find(path: str | list[str], kind: str, pair: list[str] | None = None) -> tup
             groups.setdefault(split_of(file, entry), []).append(file)
             formats.add("text" if pair else (format_of(file) or "text") if kind == "auto" else kind)
             if inner_name(file) != file and formats & set(PACKED):
-                raise ConfigError(
-                    f"data.path '{file}': a {formats.pop()} file is not read from inside a compressed one"
-                )
+                raise ConfigError(f"data.path '{file}': {formats.pop()} is compressed inside, unpack the file")
     if not groups:
         raise ConfigError("data.path is empty: give a file, a folder, a glob, hf:NAME or sample:NAME")
     if len(formats) > 1:
@@ -106,9 +104,8 @@ def expand(entry: str, kind: str, pair: list[str] | None = None) -> list[Path]:
         known = FORMATS.values() if kind == "auto" else [kind]
         found = [file for file in sorted(path.rglob("*")) if format_of(file) in known and visible(file, path)]
         if pair is not None:
-            found = [
-                file for file in sorted(path.rglob(f"*.{pair[0]}*")) if is_source(file, pair) and visible(file, path)
-            ]
+            sources = sorted(file for file in path.rglob(f"*.{pair[0]}*") if is_source(file, pair))
+            found = [file for file in sources if visible(file, path)]
         if any(file.suffix != ".json" for file in found):  # info.json and the like beside the data
             found = [file for file in found if file.suffix != ".json"]
         if not found:
