@@ -37,22 +37,28 @@ class Filter:
     max_length: int | None = None
 
     def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 1:
+            raise ConfigError(f"data.filters: max_length must be at least 1, not {self.max_length}")
         if all(getattr(self, name) is None for name in CONDITIONS):
             raise ConfigError(f"data.filters: '{self.column}' has no condition (known: {', '.join(CONDITIONS)})")
 
     def keeps(self, value: Any) -> bool:
         """Whether a row with this value is used."""
         text = None if value is None else str(value)
-        if self.none_of is not None and text in map(str, self.none_of):
+        if self.none_of is not None and text in texts(self.none_of):
             return False
         if self.equals is not None and text != str(self.equals):
             return False
-        if self.one_of is not None and text not in map(str, self.one_of):
+        if self.one_of is not None and text not in texts(self.one_of):
             return False
         if self.min_length is None and self.max_length is None:
             return True
-        size = -1 if text is None else len(text)
-        return max(self.min_length or 0, 0) <= size <= (size if self.max_length is None else self.max_length)
+        return text is not None and (self.min_length or 0) <= len(text) <= (self.max_length or len(text))
+
+
+def texts(values: list[Constant]) -> list[str | None]:
+    """Values as they are compared."""
+    return [str(value) for value in values]
 
 
 CONDITIONS = ("equals", "one_of", "none_of", "min_length", "max_length")

@@ -41,7 +41,8 @@ def rows_without_quotes(stream: BinaryIO, offset: int, limit: int) -> Iterator[R
 
 def paragraphs(stream: BinaryIO, offset: int, limit: int) -> Iterator[Record]:
     """Lines between blank ones are a record."""
-    begin, end, parts, size = offset, offset, [], 0
+    begin, end, size = offset, offset, 0
+    parts: list[bytes] = []
     for start, stop, line in lines(stream, offset, limit):
         if line.isspace():
             if parts:

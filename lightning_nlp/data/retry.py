@@ -13,6 +13,8 @@ CHECKPOINT_ROWS = 256
 """Rows after which a cursor's mark is held; at a failure at most so many are read again."""
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Errors that waiting does not mend."""
+NETWORK = ("httpx", "httpcore", "aiohttp", "requests")
+"""Libraries below the ``datasets`` library, some of whose errors are no ``OSError``."""
 
 
 class Cursor(Protocol):
@@ -31,13 +33,7 @@ def transient(error: BaseException) -> bool:
     while error not in seen:
         if isinstance(error, LASTING):
             return False
-        module = type(error).__module__.split(".")[0]
-        if isinstance(error, (OSError, TimeoutError, EOFError)) or module in (
-            "httpx",
-            "httpcore",
-            "aiohttp",
-            "requests",
-        ):
+        if isinstance(error, (OSError, TimeoutError, EOFError)) or type(error).__module__.split(".")[0] in NETWORK:
             return True
         seen.append(error)
         error = error.__cause__ or error
@@ -62,10 +58,8 @@ class Attempts:
         wait = min(2.0**self.failures, LONGEST_WAIT)
         self.failures += 1
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(
-            f"reading failed ({reason}): trying again in {wait:g} s ({self.failures} of {self.retries})",
-            file=sys.stderr,
-        )
+        times = f"{self.failures} of {self.retries}"
+        print(f"reading failed ({reason}): trying again in {wait:g} s ({times})", file=sys.stderr)
         self._sleep(wait)
 
     def call(self, function: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ before: to the row in a file, or to the state of a dataset of the Hub.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -153,17 +154,20 @@ class HubFeed:
         return f"{self._name} row {number}"
 
     def explain(self, error: Exception) -> Exception:
-        return (
+        return explained(error)
             error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
         )
+
+
+def explained(error: Exception) -> Exception:
+    """What the library raised, as one line."""
+    return error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
 
 
 class HubCursor:
     """Rows of an iterable dataset; its mark is the dataset's own state."""
 
     def __init__(self, dataset: Any, mark: Any) -> None:
-        import copy
-
         self._dataset = copy.deepcopy(dataset)  # its state belongs to one reader
         self._mark = mark
         if mark is not None:
@@ -198,7 +202,7 @@ class RowsFeed:
         return self._place(number, line)
 
     def explain(self, error: Exception) -> Exception:
-        return (
+        return explained(error)
             error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
         )
 
