@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
-from lightning_nlp.data.lanes import COUNTS, BucketedLane, PackedLane, Prepare, Row, pack, single, with_keys
+from lightning_nlp.data.bad_rows import FILTERED, BadRow, announce, bad_of, examine, located, policy_of
+from lightning_nlp.data.lanes import (
+    BucketedLane,
+    PackedLane,
+    Prepare,
+    Row,
+    counts_state,
+    pack,
+    single,
+    with_keys,
+)
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.sources import Source
 from lightning_nlp.errors import ConfigError, DataError
@@ -55,7 +66,7 @@ class TrainStream:
         self.step = 0
         self._snapshots = {0: self._lane_states()}
 
-    def _lane_states(self) -> dict[str, dict[str, int]]:
+    def _lane_states(self) -> dict[str, dict[str, Any]]:
         return {str(number): lane.state() for number, lane in self.lanes.items()}
 
     def __iter__(self) -> Iterator[list[Row]]:
@@ -66,6 +77,7 @@ class TrainStream:
                 row = self.lanes[number % self.n_lanes].next()
                 row.number, row.lane = number, number % self.n_lanes
                 rows.append(row)
+            self._check_budget()
             self.step += 1
             self._snapshots[self.step] = self._lane_states()
             self._snapshots.pop(self.step - SNAPSHOTS, None)
@@ -81,8 +93,21 @@ class TrainStream:
         return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
 
     def counts(self) -> dict[str, int]:
-        """Documents read, dropped and cut by the own lanes so far, read-ahead included."""
-        return {name: sum(getattr(lane.documents.counts, name) for lane in self.lanes.values()) for name in COUNTS}
+        """Documents read, dropped, cut and skipped (by kind) by the own lanes so far, read-ahead included."""
+        return total(counts_state(lane.documents.counts) for lane in self.lanes.values())
+
+    def _check_budget(self) -> None:
+        """Stop when the own lanes together skipped too many rows.
+
+        Raises:
+            DataError: more than allowed.
+        """
+        every = [lane.documents for lane in self.lanes.values()]
+        if any(documents.counts.skipped for documents in every):
+            bad = sum(bad_of(documents.counts.skipped) for documents in every)
+            source = every[0].order.source
+            rows = sum(documents.counts.rows for documents in every)
+            policy_of(source).check_budget(bad, rows, source.name)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the step of ``state``, which must hold (at least) the own lanes.
@@ -103,6 +128,15 @@ class TrainStream:
             lane.restore(state["lanes"][str(number)])
         self.step = state["step"]
         self._snapshots = {self.step: self._lane_states()}
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sums by name."""
+    found: dict[str, int] = {}
+    for each in counts:
+        for name, number in each.items():
+            found[name] = found.get(name, 0) + number
+    return found
 
 
 class EvalRows:
@@ -140,10 +174,16 @@ class EvalRows:
         self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
 
     def _examples(self) -> Iterator[Example]:
-        rows, found, number = self.source.scan(0), False, 0
+        rows, found, number, bad = self.source.scan(0), False, 0, 0
         while chunk := with_keys(list(islice(rows, 64)), number):
-            for place, example in enumerate(self.prepare(chunk), number):
-                if example is not None:
+            for place, example in enumerate(examine(self.prepare, chunk, self.source), number):
+                if isinstance(example, BadRow):
+                    if example.kind != FILTERED:
+                        bad += 1
+                        message = functools.partial(located, self.source, chunk[place - number], example)
+                        policy_of(self.source).check(place, bad, place + 1, self.source.name, message)
+                        announce(example.kind, message)
+                elif example is not None:
                     found, example.place = True, place
                     yield example
             number += len(chunk)

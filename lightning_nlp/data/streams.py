@@ -155,8 +155,6 @@ class HubFeed:
 
     def explain(self, error: Exception) -> Exception:
         return explained(error)
-            error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
-        )
 
 
 def explained(error: Exception) -> Exception:
@@ -203,8 +201,6 @@ class RowsFeed:
 
     def explain(self, error: Exception) -> Exception:
         return explained(error)
-            error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
-        )
 
 
 class RowsCursor:
