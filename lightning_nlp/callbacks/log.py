@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
+from lightning_nlp.run.ranks import data_ranks
 
 if TYPE_CHECKING:
     from lightning_nlp.trainer import Trainer
@@ -82,9 +83,14 @@ class MetricsLog(Callback):
         self._ids = 0
 
     def _write_step(self, trainer: Trainer, module: Any, totals: torch.Tensor | None) -> None:
-        ids = torch.tensor(self._ids, device=trainer.strategy.root_device)
+        data: Any = getattr(trainer, "datamodule", None)
+        own = data.counts() if hasattr(data, "counts") else {}  # somebody's own data counts nothing
+        sums = torch.tensor([self._ids, *own.values()], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
-            ids = trainer.strategy.reduce(ids, reduce_op="sum") % HASH_RANGE  # type: ignore[operator]
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")  # type: ignore[assignment]
+        ids, *counted = sums.tolist()
+        peers = trainer.world_size // data_ranks(trainer) or 1  # tensor-parallel peers counted the same
+        counts = {name: number // peers for name, number in zip(own, counted, strict=True)}
         elapsed = max(time.perf_counter() - self._clock, 1e-9)
         tokens = self.tokens
         values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
@@ -97,9 +103,12 @@ class MetricsLog(Callback):
         }
         self._clock_step = trainer.global_step
         self.last = {**self.last, **values, **speed}
+        fates = data.numbers(counts) if counts else {}
         for logger in trainer.loggers:
-            logger.log_metrics({**values, **speed, "train/tokens": tokens}, step=trainer.global_step)
-        self._append(trainer, {"ids": f"{int(ids):015x}", **values, **speed})
+            logger.log_metrics({**values, **speed, **fates, "train/tokens": tokens}, step=trainer.global_step)
+        self._append(trainer, {"ids": f"{ids % HASH_RANGE:015x}", **values, **speed, **fates})
+        if counts:
+            data.check_budget(counts)
         self._restart_clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]
