@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from lightning_nlp.errors import ConfigError, DataError
+
 T = TypeVar("T")
 LONGEST_WAIT = 30.0
 CHECKPOINT_ROWS = 256
 """Rows after which a cursor's mark is held; at a failure at most so many are read again."""
-LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Errors that waiting does not mend."""
+LASTING = (ConfigError, DataError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors that waiting does not mend, whatever lies behind them."""
 NETWORK = ("httpx", "httpcore", "aiohttp", "requests")
 """Libraries below the ``datasets`` library, some of whose errors are no ``OSError``."""
 
