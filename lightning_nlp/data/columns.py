@@ -40,6 +40,8 @@ class Columns:
     ) -> None:
         self.name, self.fields, self.optional = name, fields, optional
         self.filters, self.also = filters, also
+        self._plain = "empty" not in also
+        self._own_id = "id" not in fields
         if known is None:
             return
         for field, column in fields.items():
@@ -61,13 +63,16 @@ class Columns:
         """
         if isinstance(values, BadRow):
             return {"id": f"{self.name}:{number}", "number": number, "bad": values}
-        identity = values.get("id") if "id" not in self.fields else None
+        identity = values.get("id") if self._own_id else None
         found: Row = {"id": f"{self.name}:{number}" if identity is None else str(identity), "number": number}
         for each in self.filters:
             if not each.keeps(values.get(each.column)):
                 return {**found, "bad": LEFT_OUT}
         for field, column in self.fields.items():
             value = values.get(column)
+            if type(value) is str and value and "\0" not in value and self._plain:  # nearly always
+                found[field] = value
+                continue
             if value is None and field in self.optional:
                 continue
             if (bad := self._fault(field, column, value, values)) is not None:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_nlp.data.bad_rows import BadRow
-from lightning_nlp.data.records import BOM
 
 Values = dict[str, Any]
 Parse = Callable[[bytes], Values | BadRow]
+DECODE = json.JSONDecoder().raw_decode
 HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 csv.field_size_limit(1 << 30)  # a document may be longer than the 128 kB that Python allows by default
 
@@ -21,15 +21,11 @@ csv.field_size_limit(1 << 30)  # a document may be longer than the 128 kB that P
 def decoded(content: bytes) -> str | BadRow:
     """Text of UTF-8 bytes, without a byte order mark."""
     try:
-        return content.removeprefix(BOM).decode()
-    except UnicodeDecodeError:
-        try:
-            content.decode()
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start)
-            column = error.start - (content.rfind(b"\n", 0, error.start) + 1)
-            return BadRow("invalid_utf8", f"not UTF-8 (byte {column + 1} of the line)", line)
-    raise AssertionError("what decodes with its mark decodes without")
+        return content.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start)
+        column = error.start - (content.rfind(b"\n", 0, error.start) + 1)
+        return BadRow("invalid_utf8", f"not UTF-8 (byte {column + 1} of the line)", line)
 
 
 def parse_text(content: bytes) -> Values | BadRow:
@@ -51,7 +47,10 @@ def parse_json(content: bytes) -> Values | BadRow:
     if isinstance(text, BadRow):
         return text
     try:
-        values = json.loads(text)
+        text = text.strip()
+        values, end = DECODE(text)
+        if end != len(text):
+            return BadRow("malformed_json", "malformed JSON (Extra data)")
     except json.JSONDecodeError as error:
         return BadRow("malformed_json", f"malformed JSON ({error.msg})")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
@@ -63,7 +62,7 @@ def check_object(values: Any, content: bytes) -> Values | BadRow:
     """An object of whole characters."""
     if not isinstance(values, dict):
         return BadRow("not_an_object", "not a JSON object")
-    if HALF_SURROGATE.search(content):
+    if b"\\u" in content and HALF_SURROGATE.search(content):
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -105,7 +104,7 @@ def limited(parse: Parse, limit: int) -> Parse:
     """A parser that refuses records longer than ``limit`` bytes."""
 
     def parse_limited(content: bytes) -> Values | BadRow:
-        if len(content) > limit and len(content.rstrip()) > limit:
+        if len(content) > limit and len(content.rstrip()) > limit:  # a blank line may have gone along
             reason = f"longer than {limit} bytes, is a line break missing? If not, raise data.reading.max_row_bytes"
             return BadRow("too_long", reason)
         return parse(content)
