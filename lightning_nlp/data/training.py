@@ -6,6 +6,7 @@ import hashlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lightning_nlp.data.bad_rows import examine
 from lightning_nlp.data.budget import GROUPS, BudgetLane, cost
 from lightning_nlp.data.documents import Documents, SourceDocuments, with_keys
 from lightning_nlp.data.joined import JoinedSource
@@ -13,6 +14,7 @@ from lightning_nlp.data.lanes import BucketedLane, FittedLane, Lane, PackedLane
 from lightning_nlp.data.loader import BudgetStream, TrainStream
 from lightning_nlp.data.mixed import HomogeneousLane, MixedDocuments
 from lightning_nlp.data.mixture import Rates, batch_source
+from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.permutation import fold
 from lightning_nlp.data.sources import Source
@@ -73,8 +75,10 @@ def lane_maker(data: TextDataModule, source: Source, orders: dict[str, BlockOrde
     seed, mixture = data.order_seed, data.mixture
     mean = mean_cost(data) if data.batch.rows is None else 0.0
 
+    prepare = data.checked_prepare
+
     def documents(number: int) -> dict[str, SourceDocuments]:
-        return {name: SourceDocuments(order, number, data.lanes, data.prepare) for name, order in orders.items()}
+        return {name: SourceDocuments(order, number, data.lanes, prepare) for name, order in orders.items()}
 
     if not isinstance(source, JoinedSource):
         return lambda number: plain_lane(data, documents(number)[""], source.num_rows, mean)
@@ -156,6 +160,6 @@ def mean_cost(data: TextDataModule) -> float:
     """Positions of a row and its source, on average over the first rows of the training data."""
     source = data.split("train")
     scan = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
-    examples = data.prepare(with_keys(list(islice(scan, SAMPLE)), 0))
-    costs = [cost(1, example.lengths) for example in examples if example is not None]
+    examples = examine(data.checked_prepare, with_keys(list(islice(scan, SAMPLE)), 0), source)
+    costs = [cost(1, example.lengths) for example in examples if isinstance(example, Example)]
     return sum(costs) / max(len(costs), 1)
