@@ -23,6 +23,8 @@ _PUBLIC = {
     "TextClassification": "lightning_nlp.tasks.text_classification",
     "CausalLMData": "lightning_nlp.data.causal_lm",
     "MaskedLMData": "lightning_nlp.data.masked_lm",
+    "SpanCorruptionData": "lightning_nlp.data.span_corruption",
+    "DenoisingData": "lightning_nlp.data.denoising",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence",
     "TextClassificationData": "lightning_nlp.data.text_classification",
     "AdapterConfig": "lightning_nlp.backbone.adapters",

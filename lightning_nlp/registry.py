@@ -16,12 +16,16 @@ TASKS = {
 DATA = {
     "CausalLMData": "lightning_nlp.data.causal_lm:CausalLMData",
     "MaskedLMData": "lightning_nlp.data.masked_lm:MaskedLMData",
+    "SpanCorruptionData": "lightning_nlp.data.span_corruption:SpanCorruptionData",
+    "DenoisingData": "lightning_nlp.data.denoising:DenoisingData",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence:SequenceToSequenceData",
     "TextClassificationData": "lightning_nlp.data.text_classification:TextClassificationData",
 }
 OBJECTIVES = {
     "causal_lm": "lightning_nlp.data.objectives:causal_lm",
     "masked_lm": "lightning_nlp.data.objectives:masked_lm",
+    "span_corruption": "lightning_nlp.data.objectives:span_corruption",
+    "denoising": "lightning_nlp.data.objectives:denoising",
     "sequence_to_sequence": "lightning_nlp.data.objectives:sequence_to_sequence",
     "classification": "lightning_nlp.data.objectives:classification",
 }

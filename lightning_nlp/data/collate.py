@@ -38,6 +38,10 @@ class Batch(TypedDict, total=False):
     """int64 ``[B, S]``, for the encoder of an encoder_decoder; likewise ``source_positions``, ``source_segments``."""
     source_positions: Tensor
     source_segments: Tensor
+    prefix_mask: Tensor
+    """bool ``[B, T]``, True for tokens that all of their document see (prefix language models)."""
+    token_types: Tensor
+    """int64 ``[B, T]``, which text of a pair a token is of."""
     places: Tensor
     """int64 ``[B]``, number of an evaluated row in its split; -1 in training and for padding rows."""
     texts: list[str]
@@ -65,8 +69,21 @@ def padding_row(labels: np.ndarray | int, pad_id: int) -> Row:
     return Row(np.full(1, pad_id, dtype=np.int32), labels, zero, zero, [], 0)
 
 
+def stack_extras(rows: list[Row], length: int) -> dict[str, Tensor]:
+    """Further fields of the rows, each ``[B, T]``, filled up with 0; booleans stay so, numbers are int64."""
+    found: dict[str, Tensor] = {}
+    for name, values in {name: values for row in rows for name, values in row.extras.items()}.items():
+        out = np.zeros((len(rows), length), dtype=bool if values.dtype == bool else np.int64)
+        for number, row in enumerate(rows):
+            if name in row.extras:
+                out[number, : len(row.extras[name])] = row.extras[name]
+        found[name] = torch.from_numpy(out)
+    return found
+
+
 def common(rows: list[Row], length: int, pad_id: int) -> Batch:
     return {
+        **stack_extras(rows, length),  # type: ignore[typeddict-item]
         "tokens": stack(rows, "tokens", length, pad_id),
         "positions": stack(rows, "positions", length, 0),
         "segments": stack(rows, "segments", length, 0),

@@ -81,7 +81,7 @@ class EvalRows:
                         announce(example.kind, message)
                 elif example is not None:
                     found, example.place = True, place
-                    yield example
+                    yield from example.parts
             number += len(chunk)
         if not found:
             raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")

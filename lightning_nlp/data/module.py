@@ -84,6 +84,8 @@ class TextDataModule(L.LightningDataModule):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     packed: ClassVar[bool] = True
     task: ClassVar[str] = ""
+    several: ClassVar[bool] = False
+    """A document may give more than one example."""
     asked: ClassVar[str] = "text"
     """The field that predictions are made from."""
     answer: ClassVar[str | None] = None
@@ -337,6 +339,7 @@ class TextDataModule(L.LightningDataModule):
         why = {
             "packed rows do not end with an epoch": self.packed,
             "a stream has no known length": rows is None,
+            "a document may give several examples": self.several,
             "sources of a mixture do not end together": bool(self.mixture.sources),
             "batches of tokens differ in rows": self.batch.rows is None,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from lightning_nlp.data.added_tokens import SENTINEL, add_tokens, added_names
 from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.files import write_text
 
@@ -45,13 +47,22 @@ class TokenizerConfig:
     """Have <pad>, <bos>, <eos> and <unk>."""
     mask_token: bool = False
     """Have <mask>, after them (masked language modelling always has it)."""
+    sentinels: int = 0
+    """Have <extra_id_0>, <extra_id_1>, ... counted from the end of the vocabulary (span corruption always has them)."""
+    extra_tokens: tuple[str, ...] = ()
+    """Further special tokens, before the sentinels (dialogues have their role markers here)."""
     train_documents: int = 20_000
     """Documents read to train it."""
     train_bytes: int = 50_000_000
     """Characters read to train it, at most."""
 
     def __post_init__(self) -> None:
-        least = 256 + len(special(self))
+        if self.sentinels < 0:
+            raise ConfigError(f"data.tokenizer.sentinels must be at least 0, not {self.sentinels}")
+        names = [*special(self), *self.extra_tokens]
+        if len(set(names)) < len(names) or any(not name or SENTINEL.fullmatch(name) for name in names):
+            raise ConfigError("data.tokenizer.extra_tokens must be names that are not there yet, and no sentinels")
+        least = 256 + len(names) + self.sentinels
         if self.kind == "bpe" and self.path is None and self.vocab_size < least:
             raise ConfigError(f"data.tokenizer.vocab_size must be at least {least} for bpe, not {self.vocab_size}")
         if self.path is not None and not Path(self.path).is_file():
@@ -198,7 +209,11 @@ class Tokenizer:
         Raises:
             DataError: there is no text.
         """
-        return cls(TRAINERS[config.kind](non_empty(texts), config))
+        added = added_names(config.extra_tokens, config.sentinels)
+        learned = dataclasses.replace(config, vocab_size=config.vocab_size - len(added), sentinels=0, extra_tokens=())
+        backend = TRAINERS[config.kind](non_empty(texts), learned)
+        add_tokens(backend, added)
+        return cls(backend)
 
 
 def non_empty(texts: Iterable[str]) -> Iterator[str]:

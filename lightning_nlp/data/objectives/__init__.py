@@ -2,19 +2,26 @@
 
 from lightning_nlp.data.objectives.causal_lm import causal_lm
 from lightning_nlp.data.objectives.classification import classification
-from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, with_ends
+from lightning_nlp.data.objectives.denoising import Noise, denoising
+from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, in_turn, with_ends
 from lightning_nlp.data.objectives.masked_lm import Masking, hide, masked_lm
 from lightning_nlp.data.objectives.sequence_to_sequence import sequence_to_sequence
+from lightning_nlp.data.objectives.span_corruption import Spans, span_corruption
 
 __all__ = [
     "IGNORED",
     "Example",
     "Masking",
+    "Noise",
+    "Spans",
     "causal_lm",
     "classification",
     "cut_to",
+    "denoising",
     "hide",
+    "in_turn",
     "masked_lm",
     "sequence_to_sequence",
+    "span_corruption",
     "with_ends",
 ]
