@@ -22,6 +22,7 @@ from lightning_nlp.data.documents import COUNTS
 from lightning_nlp.data.joined import open_mixture
 from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.loader import EvalRows, TrainStream
+from lightning_nlp.data.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.prediction import prediction_batches
@@ -65,6 +66,8 @@ class TextDataModule(L.LightningDataModule):
         block_rows: documents shuffled together within a lane.
         shuffle: draw documents in a new order every epoch.
         seed: of the order (default: ``seed_everything``).
+        prepared: where to look for shards made by ``lightning-nlp prepare``: auto (the data directory), none, or a
+            folder, which must then have them.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("text",)
@@ -74,6 +77,8 @@ class TextDataModule(L.LightningDataModule):
     """The field that predictions are made from."""
     answer: ClassVar[str | None] = None
     """The field with the right answer, shown beside predictions where a row has it."""
+    tokenised: ClassVar[tuple[str, ...]] = ()
+    """Fields of which ``prepare`` needs the tokens alone, so that they can come out of prepared shards."""
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class TextDataModule(L.LightningDataModule):
         block_rows: int = 256,
         shuffle: bool = True,
         seed: int | None = None,
+        prepared: str = "auto",
         columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -134,7 +140,7 @@ class TextDataModule(L.LightningDataModule):
                 "data.static_shapes beside data.global_batch_tokens: shapes then differ from step to step"
             )
         self.asked_eval_batch_size = eval_batch_size
-        self._seed = seed
+        self._seed, self.prepared = seed, prepared
         self.accumulation = 1
         self.ranks, self.rank = 1, 0
         self.splits: dict[str, Source] = {}
@@ -183,13 +189,13 @@ class TextDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """On one process only: build samples, train or fetch the tokenizer, keep it with the run."""
-        self._open()
+        self.open()
         self._settle_tokenizer()
 
     def setup(self, stage: str) -> None:
         """On every process: open sources, load the tokenizer, derive the batch arithmetic."""
-        if not self.splits:
-            self._open()
+        if not self.splits or stage == "predict":  # predictions show texts, which prepared shards do not have
+            self.open()
             self._settle_tokenizer()
         self.settle(self.run)
         if stage == "fit" and self.trainer is not None:
@@ -200,7 +206,8 @@ class TextDataModule(L.LightningDataModule):
         elif self.trainer is not None:
             self.ranks, self.rank = data_ranks(self.trainer), data_rank(self.trainer)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the sources as they are, prepared or not."""
         if self.predict_path is not None:
             return
         if self.mixture.sources:
@@ -211,17 +218,38 @@ class TextDataModule(L.LightningDataModule):
     def _settle_tokenizer(self) -> None:
         self.tokenizer = settle_tokenizer(
             self.tokenizer_config,
-            self._texts,
+            self.texts,
             kept=self.run.tokenizer if self.run is not None else None,
             initial=self.initial_tokenizer,
             save=self._first_process(),
+            prepared=lambda: prepared_tokenizer(self),
         )
+        self.splits = use_prepared(self, say if self._first_process() else lambda line: None)
 
     def _first_process(self) -> bool:
         return self.trainer is None or self.trainer.is_global_zero
 
-    def _texts(self) -> Iterator[list[str]]:
+    def texts(self) -> Iterator[list[str]]:
+        """The texts of every training document in turn."""
         return (self.texts_of(row) for row in self.split("train").scan(0))
+
+    def config_of(self, source: str) -> SourceConfig:
+        """What a source of the mixture, or the only one (''), is opened with."""
+        return self.source_config if not source else self.mixture.sources[source].config(self.source_config)
+
+    def columns_of(self, source: str) -> dict[str, str]:
+        """``{field: column}`` of a source."""
+        return self.columns if not source else {**self.columns, **self.mixture.sources[source].columns}
+
+    @property
+    def needs_words(self) -> bool:
+        """``prepare`` asks which tokens begin a word."""
+        return False
+
+    @property
+    def one_text(self) -> bool:
+        """Rows are a text's tokens end to end, as in :func:`~lightning_nlp.data.objectives.causal_lm`."""
+        return False
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """The texts of a row, for training a tokenizer."""

@@ -1,0 +1,60 @@
+"""A split out of prepared shards: the rows of the source it was made from, with tokens in place of text."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_nlp.data.shards import Shard
+
+OPEN_SHARDS = 128
+"""Shards kept open at a time: each takes a few file descriptors, of which a process has some thousand."""
+
+
+class PreparedSource:
+    """Rows of one split, read in place. Nothing of the size of the data is held in memory.
+
+    Args:
+        folder: of the shards.
+        split: what the set's manifest says of the split.
+        texts: fields that hold text.
+        dtype: of token ids.
+        fingerprint: of the source the shards were made from: the order of the data is the same.
+    """
+
+    def __init__(self, folder: Path, split: dict[str, Any], texts: list[str], dtype: str, fingerprint: str) -> None:
+        self.folder, self.texts, self.dtype, self.fingerprint = folder, texts, dtype, fingerprint
+        self.name: str = split["name"]
+        self.rows: int = split["rows"]
+        self.num_rows: int | None = None if split["stream"] else self.rows
+        self.records: list[dict[str, Any]] = split["shards"]
+        self._firsts = np.array([record["first"] for record in self.records], dtype=np.int64)
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+
+    def shard(self, number: int) -> Shard:
+        """A shard by number; the one not used for longest is closed where too many are open."""
+        found = self._open.get(number)
+        if found is None:
+            found = self._open[number] = Shard(self.folder, self.records[number], self.dtype, self.texts)
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(number)
+        return found
+
+    def find(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the shard of every row, and its place there."""
+        shards = np.searchsorted(self._firsts, indices, side="right") - 1
+        return shards, indices - self._firsts[shards]
+
+    def read(self, indices: np.ndarray) -> list[dict[str, Any]]:
+        shards, places = self.find(np.asarray(indices))
+        return [self.shard(shard).row(place) for shard, place in zip(shards.tolist(), places.tolist(), strict=True)]
+
+    def scan(self, start: int) -> Iterator[dict[str, Any]]:
+        for first in range(start, self.rows, 256):
+            yield from self.read(np.arange(first, min(first + 256, self.rows)))
