@@ -17,6 +17,7 @@ import torch.distributed
 from lightning_nlp.data.arithmetic import accumulation, batch_size
 from lightning_nlp.data.batches import Batches, EndlessBatches
 from lightning_nlp.data.budget import MULTIPLE
+from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
 from lightning_nlp.data.documents import COUNTS
 from lightning_nlp.data.joined import open_mixture
@@ -348,6 +349,8 @@ class TextDataModule(L.LightningDataModule):
         self._stream = training_stream(self)
         if self._restored is not None:
             self._stream.restore(self._restored)
+        if isinstance(self._stream, BulkStream):
+            return EndlessBatches(self._stream, lambda batch: batch)
         return EndlessBatches(self._stream, self.collate)
 
     def collate(self, rows: list[Row]) -> Batch:

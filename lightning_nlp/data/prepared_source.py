@@ -51,6 +51,29 @@ class PreparedSource:
         shards = np.searchsorted(self._firsts, indices, side="right") - 1
         return shards, indices - self._firsts[shards]
 
+    def by_shard(self, indices: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
+        """Every shard that holds some of the rows: the shard, which of ``indices`` they are, their places in it."""
+        shards, places = self.find(indices)
+        numbers = np.unique(shards)
+        if len(numbers) == 1:
+            yield self.shard(int(numbers[0])), np.arange(len(indices)), places
+            return
+        for number in numbers.tolist():
+            which = np.flatnonzero(shards == number)
+            yield self.shard(number), which, places[which]
+
+    def lengths(self, field: str, indices: np.ndarray) -> np.ndarray:
+        """Tokens of a text field of many rows, int64."""
+        found = np.empty(len(indices), dtype=np.int64)
+        for shard, which, places in self.by_shard(indices):
+            ends = shard.ends[field]
+            found[which] = ends[places + 1].astype(np.int64) - ends[places]
+        return found
+
+    def longest(self, field: str) -> int:
+        """Tokens of the longest document."""
+        return max(int(np.diff(self.shard(number).ends[field]).max()) for number in range(len(self.records)))
+
     def read(self, indices: np.ndarray) -> list[dict[str, Any]]:
         shards, places = self.find(np.asarray(indices))
         return [self.shard(shard).row(place) for shard, place in zip(shards.tolist(), places.tolist(), strict=True)]

@@ -1,9 +1,9 @@
 """Prepared shards on disk: token ids back to back, and an index that is read in place, never loaded.
 
 A shard is a run of consecutive rows of one split. ``NAME.FIELD.bin`` holds the ids of one text field, ``NAME.index``
-all columns of the rows: where each document ends, the bytes of its text, its id and its other values. Documents keep their
-boundaries and hold no special tokens, so that every objective can be made from them. What is where in the index is
-written in the shard's record, which is plain JSON and part of the manifest.
+all columns of the rows: where each document ends, the bytes of its text, its id and its other values. Documents keep
+their boundaries and hold no special tokens, so that every objective can be made from them. What is where in the index
+is written in the shard's record, which is plain JSON and part of the manifest.
 """
 
 from __future__ import annotations

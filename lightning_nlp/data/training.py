@@ -6,6 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.budget import BudgetLane
+from lightning_nlp.data.bulk import BulkStream, Text
+from lightning_nlp.data.bulk_lane import BulkLane
 from lightning_nlp.data.documents import Documents, SourceDocuments
 from lightning_nlp.data.joined import JoinedSource
 from lightning_nlp.data.lanes import BucketedLane, FittedLane, Lane, PackedLane
@@ -14,6 +16,7 @@ from lightning_nlp.data.mixed import HomogeneousLane, MixedDocuments
 from lightning_nlp.data.mixture import Rates, batch_source
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.permutation import fold
+from lightning_nlp.data.prepared_source import PreparedSource
 from lightning_nlp.data.sources import Source
 
 if TYPE_CHECKING:
@@ -41,15 +44,34 @@ def training_stream(data: TextDataModule) -> TrainStream:
     batch = data.batch
     size = f"global_batch_tokens={batch.tokens}" if batch.rows is None else f"global_batch_size={batch.rows}"
     packing = f" packing={data.packing}" if data.packed and data.packing != "concatenate" else ""
+    settings: dict[str, Any] = {
+        "n_lanes": data.lanes,
+        "global_batch": batch.rows,
+        "data_ranks": data.ranks,
+        "rank": data.rank,
+        "micro_batches": data.accumulation,
+        "fingerprint": f"{fingerprint} length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}",
+    }
+    if isinstance(source, PreparedSource) and source.num_rows and data.one_text and data.packing == "concatenate":
+        return bulk_stream(data, source, orders[""], settings)
     kind = TrainStream if batch.rows is not None else BudgetStream
-    return kind(
-        lane_maker(data, source, orders),
-        n_lanes=data.lanes,
-        global_batch=batch.rows,
-        data_ranks=data.ranks,
-        rank=data.rank,
-        micro_batches=data.accumulation,
-        fingerprint=f"{fingerprint} length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}",
+    return kind(lane_maker(data, source, orders), **settings)
+
+
+def bulk_stream(
+    data: TextDataModule, source: PreparedSource, order: BlockOrder, settings: dict[str, Any]
+) -> BulkStream:
+    """The same rows as of packed lanes, many at a time."""
+    tokenizer = data.tokenizer
+    assert tokenizer is not None
+    (field,) = data.tokenised
+    text = Text(source, field, tokenizer.bos_id, tokenizer.eos_id, tokenizer.bytes_of)
+    return BulkStream(
+        text,
+        task=data.task,
+        length=data.max_length,
+        make_lane=lambda number: BulkLane(order, source, number, field, data.max_length, text.ends),
+        **settings,
     )
 
 
