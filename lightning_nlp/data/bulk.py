@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_nlp.data.bulk_lane import BulkLane, Drawn
 from lightning_nlp.data.collate import Batch
@@ -20,8 +21,10 @@ from lightning_nlp.data.documents import COUNTS
 from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
 from lightning_nlp.data.prepared_source import PreparedSource
 
-TOKENS_AT_ONCE = 1 << 17
+TOKENS_AT_ONCE = 1 << 18
 """Tokens gathered at a time, rounded down to whole steps: enough to make the work for each lane small beside it."""
+TOKENS_AT_FIRST = 1 << 12
+"""The first batch is waited for: as many tokens as this, then four times as many, and so on."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,49 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """Rows, by name as in :class:`~lightning_nlp.data.collate.Batch`.
+
+    Attributes:
+        places: int64 ``[4, rows, T]``: tokens, labels, positions, segments.
+        sizes: int64 ``[rows]``, bytes.
+        continues: bool ``[rows]``.
+        ids: of all pieces.
+        bounds: ``[rows + 1]``, where the pieces of each row begin.
+    """
+
+    places: Tensor
+    sizes: Tensor
+    continues: Tensor
+    ids: list[str]
+    bounds: list[int]
+
+
+@dataclass(frozen=True)
 class Gathered:
     """The rows of some steps, and where the lanes stood in between.
 
     Attributes:
         first: the first of the steps.
-        batches: micro-batches of all steps, in order.
-        drawn: of every own lane, in order; None where it had no row.
-        rows: ``[steps + 1, own lanes]``, rows each lane had given before each step.
+        steps: ``[steps + 1]``, own rows before each step.
+        rows: all of them.
+        numbers: of the rows in the run.
+        drawn: by every own lane, in order; None where it had no row.
+        given: ``[steps + 1, own lanes]``, rows of each lane before each step.
+        before: states of the lanes at the beginning.
     """
 
     first: int
-    batches: list[list[Batch]]
+    steps: list[int]
+    rows: Packed
+    numbers: Tensor
     drawn: list[Drawn | None]
-    rows: np.ndarray
+    given: np.ndarray
     before: list[dict[str, Any]]
 
     @property
     def stop(self) -> int:
-        return self.first + len(self.batches)
+        return self.first + len(self.steps) - 1
 
 
 class BulkStream(TrainStream):
@@ -84,6 +111,7 @@ class BulkStream(TrainStream):
         self.text, self.task, self.length = text, task, length
         self._gathered: list[Gathered] = []
         self._sizes: dict[int, int] = {}
+        self._tokens_at_once = min(TOKENS_AT_FIRST, TOKENS_AT_ONCE)
         super().__init__(**settings)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -94,9 +122,30 @@ class BulkStream(TrainStream):
                     raise RuntimeError("the stream stands at another step than its lanes")
                 last = self._gather()
                 self._gathered = [old for old in self._gathered if old.stop > self.step - SNAPSHOTS] + [last]
-            batches = last.batches[self.step - last.first]
+            begin, end = last.steps[self.step - last.first : self.step - last.first + 2]
             self.step += 1
-            yield from batches
+            each = (end - begin) // self.micro_batches
+            for start in range(begin, end, each):
+                yield self._view(last, start, start + each)
+
+    def _view(self, gathered: Gathered, start: int, stop: int) -> Batch:
+        """Some of the rows. Made when it is asked for: what lives long is looked at by every garbage collection."""
+        rows, numbers = gathered.rows, gathered.numbers[start:stop]
+        tokens, labels, positions, segments = rows.places[:, start:stop].unbind()
+        ids, bounds = rows.ids, rows.bounds[start : stop + 1]
+        return {
+            "tokens": tokens,
+            "labels": labels,
+            "positions": positions,
+            "segments": segments,
+            "row_ids": numbers,
+            "lanes": [number % self.n_lanes for number in numbers.tolist()],
+            "continues": rows.continues[start:stop],
+            "bytes": rows.sizes[start:stop],
+            "example_ids": [ids[begin:end] for begin, end in pairwise(bounds)],
+            "padding": (0, (stop - start) * self.length),
+            "task": self.task,
+        }
 
     def state(self, step: int) -> dict[str, Any]:
         return {"lanes": self._states(step), "step": step, "order": self.fingerprint}
@@ -115,7 +164,7 @@ class BulkStream(TrainStream):
         states = {}
         for place, (number, lane) in enumerate(self.lanes.items()):
             drawn = found.drawn[place]
-            rows = int(found.rows[step - found.first, place])
+            rows = int(found.given[step - found.first, place])
             states[str(number)] = found.before[place] if drawn is None else lane.plain(drawn.states[rows])
         return states
 
@@ -126,7 +175,8 @@ class BulkStream(TrainStream):
     def _gather(self) -> Gathered:
         """Draw the rows of the next steps from all own lanes, and make their batches."""
         assert self.global_batch is not None
-        most, steps = max(TOKENS_AT_ONCE // self.length, 1), [0]
+        most, steps = self._tokens_at_once // self.length, [0]
+        self._tokens_at_once = min(4 * self._tokens_at_once, TOKENS_AT_ONCE)
         while len(steps) == 1 or steps[-1] + self._share(len(steps) - 1) <= most:
             steps.append(steps[-1] + self._share(len(steps) - 1))
         first = self.global_batch.first(self.step) // self.data_ranks
@@ -139,21 +189,21 @@ class BulkStream(TrainStream):
             lane.draw(int(count)) if count else None for lane, count in zip(self.lanes.values(), given[-1], strict=True)
         ]
         places = np.concatenate([lead + own * np.arange(count) for lead, count in zip(leads, given[-1], strict=True)])
-        batch = self._batch([one for one in drawn if one is not None], places)
-        numbers = (first + np.arange(steps[-1])) * self.data_ranks + self.rank
-        return Gathered(self.step, self._split(batch, numbers, steps), drawn, given, before)
+        rows = self._packed([one for one in drawn if one is not None], places)
+        numbers = torch.from_numpy((first + np.arange(steps[-1])) * self.data_ranks + self.rank)
+        return Gathered(self.step, steps, rows, numbers, drawn, given, before)
 
     def _share(self, ahead: int) -> int:
         """Own rows of the step that comes ``ahead`` steps later."""
         assert self.global_batch is not None
         return self.global_batch.size(self.step + ahead) // self.data_ranks
 
-    def _batch(self, drawn: list[Drawn], places: np.ndarray) -> dict[str, Any]:
-        """All rows as arrays.
+    def _packed(self, drawn: list[Drawn], places: np.ndarray) -> Packed:
+        """All rows.
 
         Args:
             drawn: the documents of all rows, lane after lane.
-            places: of the rows in the batch, in the same order.
+            places: where the rows belong, in the same order.
         """
         length = self.length
         documents, offsets, takes = (
@@ -174,32 +224,36 @@ class BulkStream(TrainStream):
         start = np.cumsum(take) - take
         heads = np.flatnonzero(start % length == 0)
         number = np.arange(len(start)) - np.repeat(heads, np.diff(heads, append=len(start))) + 1
-        tokens, labels = self._tokens(document, offset, take, start)
         count = len(places) * length
-        shape = (len(places), length)
-        sizes, ids = self._described(document, offset, tokens[start])
-        bounds = [*heads.tolist(), len(start)]
-        return {
-            "tokens": torch.from_numpy(tokens.reshape(shape)),
-            "labels": torch.from_numpy(labels.reshape(shape)),
-            "positions": torch.from_numpy((np.arange(count) - np.repeat(start, take)).reshape(shape)),
-            "segments": torch.from_numpy(np.repeat(number, take).reshape(shape)),
-            "continues": torch.from_numpy(offset[heads] > 0),
-            "bytes": torch.from_numpy(np.add.reduceat(np.where(offset == 0, sizes, 0), heads)),
-            "example_ids": [ids[a:b] for a, b in pairwise(bounds)],
-        }
+        found = np.empty((4, count), dtype=np.int64)
+        self._tokens(document, offset, take, start, found[0], found[1])
+        np.subtract(np.arange(count), np.repeat(start, take), out=found[2])
+        found[3] = np.repeat(number, take)
+        sizes, ids = self._described(document, offset, found[0][start])
+        return Packed(
+            torch.from_numpy(found.reshape(4, len(places), length)),
+            torch.from_numpy(np.add.reduceat(np.where(offset == 0, sizes, 0), heads)),
+            torch.from_numpy(offset[heads] > 0),
+            ids,
+            [*heads.tolist(), len(start)],
+        )
 
     def _tokens(
-        self, document: np.ndarray, offset: np.ndarray, take: np.ndarray, start: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and labels of all pieces, end to end, int64.
+        self,
+        document: np.ndarray,
+        offset: np.ndarray,
+        take: np.ndarray,
+        start: np.ndarray,
+        tokens: np.ndarray,
+        labels: np.ndarray,
+    ) -> None:
+        """Fill in inputs and labels of all pieces, end to end.
 
         A document is ``[bos] ids [eos]``; pair ``j`` of it is its tokens ``j`` and ``j + 1``. So labels are ids one
         further on where there is no bos, and inputs are the labels before them.
         """
-        text, total = self.text, int(take.sum())
+        text, total = self.text, len(labels)
         shift = 0 if text.bos_id is not None else 1
-        labels = np.empty(total, dtype=np.int64)
         firsts = np.empty(len(start), dtype=np.int64)
         ended = np.empty(len(start), dtype=bool)
         for shard, which, places in text.source.by_shard(document):
@@ -221,10 +275,8 @@ class BulkStream(TrainStream):
             labels[(start + take - 1)[ended]] = text.eos_id
         if text.bos_id is not None:
             firsts[offset == 0] = text.bos_id
-        tokens = np.empty_like(labels)
         tokens[1:] = labels[:-1]
         tokens[start] = firsts
-        return tokens, labels
 
     def _described(self, document: np.ndarray, offset: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """UTF-8 bytes that the labels of every piece's document spell, and the piece's id."""
@@ -234,31 +286,11 @@ class BulkStream(TrainStream):
         begins = offset.tolist()
         for shard, which, places in text.source.by_shard(document):
             sizes[which] = shard.sizes[text.field][places]
-            for piece, place in zip(which.tolist(), places.tolist(), strict=True):
-                begin = begins[piece]
-                ids[piece] = f"{shard.id(place)}@{begin}" if begin else shard.id(place)
+            for piece, id in zip(which.tolist(), shard.ids(places), strict=True):
+                ids[piece] = f"{id}@{begins[piece]}" if begins[piece] else id
         if text.bos_id is None:  # the first token is then predicted from nothing: never
             for token in np.unique(first).tolist():
                 if token not in self._sizes:
                     self._sizes[token] = text.bytes_of(token)
             sizes -= np.array([self._sizes[token] for token in first.tolist()], dtype=np.int64)
         return sizes, ids
-
-    def _split(self, batch: dict[str, Any], numbers: np.ndarray, steps: list[int]) -> list[list[Batch]]:
-        """Views of the rows of every micro-batch, by step."""
-        micro: list[int] = []
-        for begin, end in pairwise(steps):
-            micro += [(end - begin) // self.micro_batches] * self.micro_batches
-        batch["row_ids"] = torch.from_numpy(numbers)
-        tensors = {name: value.split(micro) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        lanes = (numbers % self.n_lanes).tolist()
-        found: list[Batch] = []
-        at = 0
-        for place, rows in enumerate(micro):
-            one: dict[str, Any] = {name: parts[place] for name, parts in tensors.items()}
-            one["lanes"], one["example_ids"] = lanes[at : at + rows], batch["example_ids"][at : at + rows]
-            one["padding"], one["task"] = (0, rows * self.length), self.task
-            found.append(one)  # type: ignore[arg-type]
-            at += rows
-        each = self.micro_batches
-        return [found[place : place + each] for place in range(0, len(found), each)]

@@ -193,6 +193,12 @@ class Shard:
     def id(self, place: int) -> str:
         return self.string(ID, place).decode("utf-8", "surrogatepass")
 
+    def ids(self, places: np.ndarray) -> list[str]:
+        """Ids of many rows."""
+        bounds, text = self.ends[ID], self._text[ID]
+        spans = zip(bounds[places].tolist(), bounds[places + 1].tolist(), strict=True)
+        return [str(text[start:stop], "utf-8", "surrogatepass") for start, stop in spans]
+
     def encoded(self, field: str, place: int) -> Encoded:
         """A document, copied out."""
         bounds, words = self.ends[field], self._words[field]

@@ -10,7 +10,7 @@ import torch
 from lightning_nlp.cli.prepare import prepare
 from lightning_nlp.data.lookup import parts
 
-WORDS = "der Hund läuft über 猫 the cat sat on a mat naïve 🙂 x".split()
+WORDS = ["der", "Hund", "läuft", "über", "猫", "the", "cat", "sat", "on", "a", "mat", "naïve", "🙂", "x"]
 
 
 def sentence(draw, most=40):

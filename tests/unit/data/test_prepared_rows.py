@@ -75,7 +75,9 @@ def test_the_rows_of_a_run_are_the_same(kind, pair):
     assert not any(isinstance(source, PreparedSource) for source in without.splits.values())
     assert prepared.tokenizer_hash == without.tokenizer_hash
     one, two = without.train_dataloader(), prepared.train_dataloader()
-    assert isinstance(prepared._stream, BulkStream) == (kind.startswith("causal_lm") and "fitted" not in kind and "stream" not in kind)
+    assert isinstance(prepared._stream, BulkStream) == (
+        kind.startswith("causal_lm") and "fitted" not in kind and "stream" not in kind
+    )
     assert taken(two, STEPS) == taken(one, STEPS)
     assert prepared.order_fingerprint == without.order_fingerprint
     assert taken(prepared.val_dataloader()) == taken(without.val_dataloader())
@@ -118,7 +120,11 @@ def test_states_are_those_of_packed_lanes_after_every_step(tmp_path, monkeypatch
 def test_bulk_rows_in_any_shape(seed, tmp_path, monkeypatch):
     draw = random.Random(seed)
     length, lanes = draw.choice([1, 2, 7, 33, 300]), draw.choice([1, 2, 4, 8])
-    rows = lanes * draw.choice([1, 2, 3]) if draw.random() < 0.5 else draw.choice([n for n in (1, 2, 4, 8) if lanes % n == 0])
+    rows = (
+        lanes * draw.choice([1, 2, 3])
+        if draw.random() < 0.5
+        else draw.choice([n for n in (1, 2, 4, 8) if lanes % n == 0])
+    )
     ranks = draw.choice([n for n in (1, 2, 4) if lanes % n == 0 and rows % n == 0])
     monkeypatch.setattr(bulk, "TOKENS_AT_ONCE", draw.choice([1, 500, 5000]))
     monkeypatch.setattr("lightning_nlp.data.preparing.SHARD_TOKENS", draw.choice([50, 700, 1 << 20]))
