@@ -21,7 +21,7 @@ from lightning_nlp.data.documents import COUNTS
 from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
 from lightning_nlp.data.prepared_source import PreparedSource
 
-TOKENS_AT_ONCE = 1 << 18
+TOKENS_AT_ONCE = 1 << 19
 """Tokens gathered at a time, rounded down to whole steps: enough to make the work for each lane small beside it."""
 TOKENS_AT_FIRST = 1 << 12
 """The first batch is waited for: as many tokens as this, then four times as many, and so on."""
@@ -62,8 +62,8 @@ class Packed:
     """
 
     places: Tensor
-    sizes: Tensor
-    continues: Tensor
+    sizes: np.ndarray
+    continues: np.ndarray
     ids: list[str]
     bounds: list[int]
 
@@ -76,7 +76,8 @@ class Gathered:
         first: the first of the steps.
         steps: ``[steps + 1]``, own rows before each step.
         rows: all of them.
-        numbers: of the rows in the run.
+        numbers: int64, of the rows in the run.
+        lanes: of the rows.
         drawn: by every own lane, in order; None where it had no row.
         given: ``[steps + 1, own lanes]``, rows of each lane before each step.
         before: states of the lanes at the beginning.
@@ -85,7 +86,8 @@ class Gathered:
     first: int
     steps: list[int]
     rows: Packed
-    numbers: Tensor
+    numbers: np.ndarray
+    lanes: list[int]
     drawn: list[Drawn | None]
     given: np.ndarray
     before: list[dict[str, Any]]
@@ -130,7 +132,7 @@ class BulkStream(TrainStream):
 
     def _view(self, gathered: Gathered, start: int, stop: int) -> Batch:
         """Some of the rows. Made when it is asked for: what lives long is looked at by every garbage collection."""
-        rows, numbers = gathered.rows, gathered.numbers[start:stop]
+        rows = gathered.rows
         tokens, labels, positions, segments = rows.places[:, start:stop].unbind()
         ids, bounds = rows.ids, rows.bounds[start : stop + 1]
         return {
@@ -138,10 +140,10 @@ class BulkStream(TrainStream):
             "labels": labels,
             "positions": positions,
             "segments": segments,
-            "row_ids": numbers,
-            "lanes": [number % self.n_lanes for number in numbers.tolist()],
-            "continues": rows.continues[start:stop],
-            "bytes": rows.sizes[start:stop],
+            "row_ids": torch.from_numpy(gathered.numbers[start:stop]),
+            "lanes": gathered.lanes[start:stop],
+            "continues": torch.from_numpy(rows.continues[start:stop]),
+            "bytes": torch.from_numpy(rows.sizes[start:stop]),
             "example_ids": [ids[begin:end] for begin, end in pairwise(bounds)],
             "padding": (0, (stop - start) * self.length),
             "task": self.task,
@@ -190,8 +192,9 @@ class BulkStream(TrainStream):
         ]
         places = np.concatenate([lead + own * np.arange(count) for lead, count in zip(leads, given[-1], strict=True)])
         rows = self._packed([one for one in drawn if one is not None], places)
-        numbers = torch.from_numpy((first + np.arange(steps[-1])) * self.data_ranks + self.rank)
-        return Gathered(self.step, steps, rows, numbers, drawn, given, before)
+        numbers = (first + np.arange(steps[-1])) * self.data_ranks + self.rank
+        lanes = (numbers % self.n_lanes).tolist()
+        return Gathered(self.step, steps, rows, numbers, lanes, drawn, given, before)
 
     def _share(self, ahead: int) -> int:
         """Own rows of the step that comes ``ahead`` steps later."""
@@ -232,8 +235,8 @@ class BulkStream(TrainStream):
         sizes, ids = self._described(document, offset, found[0][start])
         return Packed(
             torch.from_numpy(found.reshape(4, len(places), length)),
-            torch.from_numpy(np.add.reduceat(np.where(offset == 0, sizes, 0), heads)),
-            torch.from_numpy(offset[heads] > 0),
+            np.add.reduceat(np.where(offset == 0, sizes, 0), heads),
+            offset[heads] > 0,
             ids,
             [*heads.tolist(), len(start)],
         )
@@ -282,12 +285,16 @@ class BulkStream(TrainStream):
         """UTF-8 bytes that the labels of every piece's document spell, and the piece's id."""
         text = self.text
         sizes = np.empty(len(document), dtype=np.int64)
-        ids: list[str] = [""] * len(document)
-        begins = offset.tolist()
+        names: list[str] = [""] * len(document)
         for shard, which, places in text.source.by_shard(document):
             sizes[which] = shard.sizes[text.field][places]
-            for piece, id in zip(which.tolist(), shard.ids(places), strict=True):
-                ids[piece] = f"{id}@{begins[piece]}" if begins[piece] else id
+            found = shard.ids(places)
+            if len(found) == len(names):
+                names = found
+            else:
+                for piece, name in zip(which.tolist(), found, strict=True):
+                    names[piece] = name
+        ids = [f"{name}@{begin}" if begin else name for name, begin in zip(names, offset.tolist(), strict=True)]
         if text.bos_id is None:  # the first token is then predicted from nothing: never
             for token in np.unique(first).tolist():
                 if token not in self._sizes:

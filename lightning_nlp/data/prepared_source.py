@@ -53,6 +53,9 @@ class PreparedSource:
 
     def by_shard(self, indices: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
         """Every shard that holds some of the rows: the shard, which of ``indices`` they are, their places in it."""
+        if len(self.records) == 1:
+            yield self.shard(0), np.arange(len(indices)), indices
+            return
         shards, places = self.find(indices)
         numbers = np.unique(shards)
         if len(numbers) == 1:

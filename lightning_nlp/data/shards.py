@@ -183,6 +183,7 @@ class Shard:
         self.sizes = {field: columns[f"{field}.bytes"] for field in texts}
         self._words = {field: columns.get(f"{field}.words") for field in texts}
         self._text = {name[:-5]: column.data for name, column in columns.items() if name.endswith(".text")}
+        self._ids = columns[f"{ID}.text"]
         self._others = [name for name in self._text if name != ID]
 
     def string(self, column: str, place: int) -> bytes:
@@ -194,10 +195,16 @@ class Shard:
         return self.string(ID, place).decode("utf-8", "surrogatepass")
 
     def ids(self, places: np.ndarray) -> list[str]:
-        """Ids of many rows."""
-        bounds, text = self.ends[ID], self._text[ID]
-        spans = zip(bounds[places].tolist(), bounds[places + 1].tolist(), strict=True)
-        return [str(text[start:stop], "utf-8", "surrogatepass") for start, stop in spans]
+        """Ids of many rows: their bytes are put together with zeros in between, and decoded at once."""
+        bounds = self.ends[ID]
+        starts = bounds[places].astype(np.int64)
+        sizes = bounds[places + 1] - starts
+        stops = np.cumsum(sizes + 1)
+        inside = np.arange(int(stops[-1]) if len(stops) else 0)
+        content = self._ids.take(inside + np.repeat(starts - stops + sizes + 1, sizes + 1), mode="clip")
+        content[stops - 1] = 0
+        found = content.tobytes()[:-1].decode("utf-8", "surrogatepass").split("\0")
+        return found if len(found) == len(places) else [self.id(place) for place in places.tolist()]
 
     def encoded(self, field: str, place: int) -> Encoded:
         """A document, copied out."""
