@@ -96,7 +96,9 @@ def prepare(data: TextDataModule, workers: int) -> None:
         print(f"{folder}: {part.shown} ({size / 1e6:.2f} MB, {seconds:.1f} s, workers: {workers})")
         for split, about in manifest["splits"].items():
             tokens = sum(sum(record["tokens"].values()) for record in about["shards"])
-            print(f"  {split:<11} {about['rows']:>9} documents  {tokens:>12} tokens  {len(about['shards'])} shards")
+            bad = sum(record["bad"] for record in about["shards"])
+            line = f"  {split:<11} {about['rows']:>9} documents  {tokens:>12} tokens  shards: {len(about['shards'])}"
+            print(line + (f"  bad rows: {bad}" if bad else ""))
 
 
 class Progress:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_nlp.cli.listing import Arguments
-from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.errors import ConfigError, DataError, nearest
 from lightning_nlp.verification.history import (
     DATA,
     EXACT,
@@ -65,6 +65,10 @@ def main(argv: list[str]) -> int:
     resume.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     resume.add_argument("--work", type=Path, help="folder for the runs, kept (default: a temporary one)")
     options, rest = parser.parse_known_args(argv)
+    flags = [flag for action in resume._actions for flag in action.option_strings]
+    for arg in rest:
+        if "." not in arg and (hint := nearest(arg.partition("=")[0], flags)):
+            raise ConfigError(f"unknown option '{arg}'{hint}")
     for name in ("kills", "steps", "checkpoint_every"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} must be at least 1, not {getattr(options, name)}")
@@ -74,7 +78,12 @@ def main(argv: list[str]) -> int:
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         raise ConfigError(f"--work '{work}' is not empty")
-    tally = verify(options, rest, work)
+    try:
+        tally = verify(options, rest, work)
+    except (ConfigError, DataError):
+        if options.work is None:
+            shutil.rmtree(work)
+        raise
     if tally.problem is not None:
         print(f"NOT exact after {tally.stops} stops: {tally.problem}")
         print(f"the runs are kept in {work}")

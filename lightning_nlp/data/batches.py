@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lightning_nlp.data.collate import Batch
-from lightning_nlp.data.loader import EvalRows, TrainStream
 
 
 class Batches:
     """Collates an iterable of row lists."""
 
-    def __init__(self, rows: TrainStream | EvalRows, collate: Callable[[Any], Batch]) -> None:
+    def __init__(self, rows: Iterable[Any], collate: Callable[[Any], Batch]) -> None:
         self.rows, self.collate = rows, collate
 
     def __iter__(self) -> Iterator[Batch]:

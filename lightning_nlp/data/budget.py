@@ -42,24 +42,29 @@ def even_cut(lengths: list[tuple[int, int]], budget: int) -> list[int]:
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if len(cut_at(lengths, middle)) <= groups else (middle + 1, high)
-    return cut_at(lengths, low)
+    ends = cut_at(lengths, low)
+    while len(ends) < groups:  # a cheaper most expensive one may leave fewer: the largest is cut in two
+        starts = [0, *ends[:-1]]
+        widest = max(range(len(ends)), key=lambda place: ends[place] - starts[place])
+        ends.insert(widest, (starts[widest] + ends[widest]) // 2)
+    return ends
 
 
 class BudgetLane(WindowLane[list[Row]]):
     """Groups of examples of similar length; a group, padded, has at most ``budget`` positions.
 
-    A window is as many examples as make ``GROUPS`` groups, sorted by length; fewer where that would be more than
-    ``rows_per_window``. All lanes draw the same order of groups.
+    A window is as many examples as make ``groups`` groups, sorted by length. All lanes have as many, and draw the same
+    order of them, so that they emit like lengths at the same time.
 
     Args:
         documents: the examples.
         budget: positions of a group: rows times the longest row, and the same for sources.
-        rows_per_window: examples of a window, at most.
+        groups: of a window.
         seed: of the order of the groups.
     """
 
-    def __init__(self, documents: Documents, *, budget: int, rows_per_window: int, seed: int) -> None:
-        self.budget, self.rows_per_window = budget, rows_per_window
+    def __init__(self, documents: Documents, *, budget: int, groups: int = GROUPS, seed: int) -> None:
+        self.budget, self.groups = budget, groups
         self._left: list[tuple[Example, dict[str, Any]]] = []
         self._next_start: dict[str, Any] = {}
         super().__init__(documents, seed=seed)
@@ -69,7 +74,7 @@ class BudgetLane(WindowLane[list[Row]]):
         read, size = self._left, sum(sum(example.lengths) for example, _ in self._left)
         if read:
             self._start = self._next_start
-        while size < GROUPS * self.budget and len(read) < self.rows_per_window:
+        while size <= self.groups * self.budget:
             example = self.documents.next()
             read.append((example, self.documents.state()))
             size += sum(example.lengths)
@@ -84,12 +89,12 @@ class BudgetLane(WindowLane[list[Row]]):
         return [groups[number] for number in self.order(len(groups))]
 
     def _fitting(self, examples: list[Example]) -> int:
-        """How many of the first examples make at most ``GROUPS`` groups."""
+        """How many of the first examples make so many groups."""
         low, high = 1, len(examples)
         while low < high:
             middle = (low + high + 1) // 2
             lengths = [example.lengths for example in sorted(examples[:middle], key=lambda example: example.bulk)]
-            low, high = (middle, high) if len(cut_at(lengths, self.budget)) <= GROUPS else (low, middle - 1)
+            low, high = (middle, high) if len(cut_at(lengths, self.budget)) <= self.groups else (low, middle - 1)
         return low
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_nlp.data.bulk_lane import BulkLane, Drawn
 from lightning_nlp.data.collate import Batch
-from lightning_nlp.data.documents import COUNTS
+from lightning_nlp.data.documents import total
 from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
 from lightning_nlp.data.prepared_source import PreparedSource
 
@@ -104,17 +104,19 @@ class BulkStream(TrainStream):
         text: what documents are and where.
         task: name of the head the batches are for.
         length: pairs in a row.
-        settings: as of :class:`TrainStream`.
+        make_lane, settings: as of :class:`TrainStream`.
     """
 
     lanes: dict[int, BulkLane]  # type: ignore[assignment]
 
-    def __init__(self, text: Text, *, task: str, length: int, **settings: Any) -> None:
+    def __init__(
+        self, text: Text, task: str, length: int, make_lane: Callable[[int], BulkLane], **settings: Any
+    ) -> None:
         self.text, self.task, self.length = text, task, length
         self._gathered: list[Gathered] = []
         self._sizes: dict[int, int] = {}
         self._tokens_at_once = min(TOKENS_AT_FIRST, TOKENS_AT_ONCE)
-        super().__init__(**settings)
+        super().__init__(make_lane, **settings)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         while True:
@@ -153,7 +155,7 @@ class BulkStream(TrainStream):
         return {"lanes": self._states(step), "step": step, "order": self.fingerprint}
 
     def counts(self, step: int) -> dict[str, int]:
-        return {name: sum(state[name] for state in self._states(step).values()) for name in COUNTS}
+        return total(state["seen"] for state in self._states(step).values())
 
     def _states(self, step: int) -> dict[str, dict[str, Any]]:
         if step > self.step or step < self.step - SNAPSHOTS + 1:

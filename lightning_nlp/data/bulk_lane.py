@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nlp.data.documents import COUNTS, PATIENCE
+from lightning_nlp.data.bad_rows import FILTERED
+from lightning_nlp.data.documents import COUNTS, PATIENCE, SKIPPED
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.prepared_source import PreparedSource
 from lightning_nlp.errors import DataError
+
+STATE = ("block", "document", "offset", "documents", "dropped", "split", f"{SKIPPED}{FILTERED}")
+"""Where a lane stands, and what it counted."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,7 @@ class Drawn:
         documents: ``[D]``, numbers of rows of the source; those that give nothing are left out.
         offsets: ``[D]``, the first pair of each that is used.
         takes: ``[D]``, pairs used; together as many as the rows hold.
-        states: of the lane, after 0, 1, 2 ... rows: ``[rows + 1, 5]`` (block, document, offset, and how many documents
-            were finished and dropped so far).
+        states: of the lane, after 0, 1, 2 ... rows: ``[rows + 1, 7]``, as in ``STATE``.
     """
 
     documents: np.ndarray
@@ -50,7 +53,7 @@ class BulkLane:
     ) -> None:
         self.order, self.source, self.lane, self.field = order, source, lane, field
         self.length, self.ends = length, ends
-        self._state = np.array([lane, 0, 0, 0, 0], dtype=np.int64)
+        self._state = np.array([lane, 0, 0, 0, 0, 0, 0], dtype=np.int64)
         self._block = -1
         self._numbers = self._pairs = np.zeros(0, dtype=np.int64)
 
@@ -98,13 +101,20 @@ class BulkLane:
         row_ends = np.arange(1, rows + 1) * self.length
         last = np.searchsorted(ends, row_ends)
         finished = (ends[last] == row_ends).astype(np.int64)
-        states = np.empty((rows + 1, 5), dtype=np.int64)
+        states = np.empty((rows + 1, len(STATE)), dtype=np.int64)
         states[0] = self._state
         states[1:, 0] = blocks[last]
         states[1:, 1] = places[last] + finished
         states[1:, 2] = np.where(finished, 0, row_ends - begins[last])
         states[1:, 3] = self._state[3] + np.cumsum(pairs > 0)[last] - 1 + finished
-        states[1:, 4] = self._state[4] + np.cumsum(pairs == 0)[last]
+        none = pairs == 0
+        filtered = self.source.filtered(numbers[none]) if none.any() else none[:0]
+        left_out = np.zeros(len(pairs), dtype=bool)
+        left_out[none] = filtered
+        split = ~none & (begins // self.length != (ends - 1) // self.length)
+        states[1:, 4] = self._state[4] + np.cumsum(none & ~left_out)[last]
+        states[1:, 5] = self._state[5] + np.cumsum(split)[last] - split[last] * (1 - finished)
+        states[1:, 6] = self._state[6] + np.cumsum(left_out)[last]
         self._state = states[-1]
         used = np.flatnonzero(pairs)
         offsets = np.maximum(-begins[used], 0)
@@ -128,15 +138,17 @@ class BulkLane:
         if barren > PATIENCE * rows:
             raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
 
-    def plain(self, state: np.ndarray) -> dict[str, int]:
+    def plain(self, state: np.ndarray) -> dict[str, Any]:
         """A state as :class:`~lightning_nlp.data.lanes.PackedLane` has it."""
-        block, document, offset, documents, dropped = state.tolist()
-        counts = {**dict.fromkeys(COUNTS, 0), "documents": documents, "dropped": dropped}
-        return {"block": block, "document": document, "blocks": self.order.n_blocks or 0, **counts, "offset": offset}
+        found = dict(zip(STATE, state.tolist(), strict=True))
+        counts = {name: found.get(name, 0) for name in COUNTS}
+        if left_out := found[STATE[-1]]:
+            counts[STATE[-1]] = left_out
+        place = {name: found[name] for name in ("block", "document", "offset")}
+        return {**place, "blocks": self.order.n_blocks or 0, **counts, "seen": counts}
 
     def state(self) -> dict[str, Any]:
         return self.plain(self._state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        names = ("block", "document", "offset", "documents", "dropped")
-        self._state = np.array([state[name] for name in names], dtype=np.int64)
+        self._state = np.array([state.get(name, 0) for name in STATE], dtype=np.int64)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
+from lightning_nlp.data.bad_rows import policy_of
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.sources import Row, Source, SourceConfig, open_splits
 from lightning_nlp.errors import ConfigError
@@ -27,6 +29,7 @@ class JoinedSource:
         known = [size for size in sizes if size is not None]
         self.num_rows = sum(known) if len(known) == len(sizes) else None
         self._ends = np.cumsum(known) if self.num_rows is not None else None
+        self.bad_rows = policy_of(next(iter(parts.values())))  # a setting of the data, the same for all
         content = "|".join(f"{name} {part.fingerprint}" for name, part in parts.items())
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -43,7 +46,17 @@ class JoinedSource:
                     rows[place] = row
         return rows
 
-    def scan(self, start: int) -> Iterator[Row]:
+    def in_turn(self) -> Iterator[Row]:
+        """One row of each part, then the next of each, until all have ended: for what looks only at the first rows."""
+        scans = [part.scan(0) for part in self.parts.values()]
+        while scans:
+            for rows in list(scans):
+                if (row := next(rows, None)) is None:
+                    scans.remove(rows)
+                else:
+                    yield row
+
+    def scan(self, start: int, mark: dict[str, Any] | None = None) -> Iterator[Row]:
         if self._ends is None:
             yield from islice(chain.from_iterable(part.scan(0) for part in self.parts.values()), start, None)
             return

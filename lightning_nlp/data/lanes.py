@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from lightning_nlp.data.documents import Documents
+from lightning_nlp.data.documents import Documents, counts_state
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.permutation import generator
 
@@ -33,7 +33,7 @@ class Lane(Protocol[Item_co]):
         """The next row, or group of rows."""
 
     def state(self) -> dict[str, Any]:
-        """Position, and the counts of :class:`~lightning_nlp.data.documents.Counts`."""
+        """Position, and ``seen``: the :class:`~lightning_nlp.data.documents.Counts` of what was read to get there."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue at a state."""
@@ -89,12 +89,12 @@ class PackedLane:
             self.offset += take
             if self.offset == len(example.tokens):
                 self.documents.advance()
-                self.documents.count(example)
+                self.documents.count(example, split=take < len(example.tokens))
                 self.offset = 0
         return pack(pieces, self.length)
 
     def state(self) -> dict[str, Any]:
-        return {**self.documents.state(), "offset": self.offset}
+        return {**self.documents.state(), "offset": self.offset, "seen": counts_state(self.documents.counts)}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.documents.restore(state)
@@ -170,7 +170,9 @@ class WindowLane(Generic[Item]):
         return item
 
     def state(self) -> dict[str, Any]:
-        return {**self._start, "window": self.window, "emitted": self.emitted}
+        # Counts of the state are where the window began, to be counted from again; what was seen is all of the window.
+        seen = counts_state(self.documents.counts)
+        return {**self._start, "window": self.window, "emitted": self.emitted, "seen": seen}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.documents.restore(state)
@@ -215,7 +217,7 @@ class FittedLane(WindowLane[Row]):
     def make(self) -> list[Row]:
         pieces: list[tuple[Example, int, int]] = []
         for _ in range(self.rows_per_window):
-            example = self.documents.next()
+            example = self.documents.next(self.length)
             size = len(example.tokens)
             pieces += [(example, at, min(self.length, size - at)) for at in range(0, size, self.length)]
         bins = first_fit_decreasing([take for _, _, take in pieces], self.length)

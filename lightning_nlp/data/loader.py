@@ -1,17 +1,16 @@
-"""Global batches cut into each rank's micro-batches, with a state that knows no ranks; and exact evaluation."""
+"""Global batches cut into each rank's micro-batches, with a state that knows no ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
-from typing import Any, Literal
+from itertools import chain, groupby
+from typing import Any
 
-from lightning_nlp.data.documents import COUNTS, Prepare, with_keys
-from lightning_nlp.data.lanes import Lane, Row, pack, single
-from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.documents import total
+from lightning_nlp.data.lanes import Lane, Row
 from lightning_nlp.data.ramp import BatchRamp
-from lightning_nlp.data.sources import Source
-from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.data.workers import Workers
+from lightning_nlp.errors import ConfigError
 
 ROWS_OF_GROUP = 1 << 20
 """More than a group ever has: numbers of rows stay different."""
@@ -32,6 +31,7 @@ class TrainStream:
         data_ranks, rank: R and r.
         micro_batches: micro-batches a rank cuts its share of a global batch into.
         fingerprint: what fixes the order; a state with another one is refused.
+        spawn: starts worker processes at a state; None: lanes are read in this process.
     """
 
     def __init__(
@@ -44,37 +44,60 @@ class TrainStream:
         rank: int,
         micro_batches: int,
         fingerprint: str,
+        spawn: Callable[[dict[str, Any]], Workers] | None = None,
     ) -> None:
         self.lanes = {number: make_lane(number) for number in range(rank, n_lanes, data_ranks)}
         self.n_lanes, self.global_batch, self.micro_batches = n_lanes, global_batch, micro_batches
         self.data_ranks, self.rank, self.fingerprint = data_ranks, rank, fingerprint
         self.step = 0
+        self.spawn = spawn
+        self._workers: Workers | None = None
         self._snapshots = {0: self._lane_states()}
 
     def _lane_states(self) -> dict[str, dict[str, Any]]:
         return {str(number): lane.state() for number, lane in self.lanes.items()}
 
-    def _draw(self) -> list[list[Row]]:
-        """This rank's micro-batches of the present step."""
+    def draw(self) -> list[Row]:
+        """The present step's rows of the own lanes, in the order of their numbers."""
         assert self.global_batch is not None
         first, size = self.global_batch.first(self.step), self.global_batch.size(self.step)
         rows = []
-        for number in range(first + self.rank, first + size, self.data_ranks):
+        for number in range(first + (self.rank - first) % self.data_ranks, first + size, self.data_ranks):
             row = self.lanes[number % self.n_lanes].next()
             row.number, row.lane = number, number % self.n_lanes
             rows.append(row)
+        return rows
+
+    def cut(self, rows: list[Row]) -> list[list[Row]]:
+        """The micro-batches of a step."""
         each = len(rows) // self.micro_batches
         return [rows[start : start + each] for start in range(0, len(rows), each)]
 
+    def advance(self) -> tuple[list[Row], dict[str, dict[str, Any]]]:
+        """Rows of the present step, and where the own lanes stand after it."""
+        for lane in self.lanes.values():
+            lane.at(self.step)
+        return self.draw(), self._lane_states()
+
     def __iter__(self) -> Iterator[list[Row]]:
+        if self.spawn is not None and self._workers is None:
+            self._workers = self.spawn(self.state(self.step))
         while True:
-            for lane in self.lanes.values():
-                lane.at(self.step)
-            batches = self._draw()
-            self.step += 1
-            self._snapshots[self.step] = self._lane_states()
-            self._snapshots.pop(self.step - SNAPSHOTS, None)
-            yield from batches
+            rows, states = self.advance() if self._workers is None else self._workers.next()
+            self.remember(states)
+            yield from self.cut(rows)
+
+    def remember(self, states: dict[str, dict[str, Any]]) -> None:
+        """A step is done, and lanes stand so."""
+        self.step += 1
+        self._snapshots[self.step] = states
+        self._snapshots.pop(self.step - SNAPSHOTS, None)
+
+    def close(self) -> None:
+        """Stop worker processes."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
     def state(self, step: int) -> dict[str, Any]:
         """Own lanes after ``step`` optimizer steps.
@@ -85,8 +108,8 @@ class TrainStream:
         return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
 
     def counts(self, step: int) -> dict[str, int]:
-        """Documents read, dropped and cut by the own lanes in the first ``step`` steps."""
-        return {name: sum(state[name] for state in self._snapshots[step].values()) for name in COUNTS}
+        """Documents read, dropped, cut and skipped (by kind) by the own lanes for the first ``step`` steps."""
+        return total(state["seen"] for state in self._snapshots[step].values())
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the step of ``state``, which must hold (at least) the own lanes.
@@ -103,6 +126,7 @@ class TrainStream:
                 if before.get(name) != now.get(name)
             ]
             raise ConfigError(f"the order of the data changed since the checkpoint: {', '.join(changed)}")
+        self.close()
         for number, lane in self.lanes.items():
             lane.restore(state["lanes"][str(number)])
         self.step = state["step"]
@@ -112,115 +136,15 @@ class TrainStream:
 class BudgetStream(TrainStream):
     """Global batches of about equally many tokens: one group of rows from each lane, a few lanes a micro-batch."""
 
-    def _draw(self) -> list[list[Row]]:
-        groups = []
+    def draw(self) -> list[Row]:
+        rows = []
         for number, lane in self.lanes.items():
-            group = lane.next()
-            for place, row in enumerate(group):
+            for place, row in enumerate(lane.next()):
                 row.number, row.lane = (self.step * self.n_lanes + number) * ROWS_OF_GROUP + place, number
-            groups.append(group)
+                rows.append(row)
+        return rows
+
+    def cut(self, rows: list[Row]) -> list[list[Row]]:
+        groups = [list(group) for _, group in groupby(rows, key=lambda row: row.lane)]
         each = len(groups) // self.micro_batches
         return [list(chain(*groups[start : start + each])) for start in range(0, len(groups), each)]
-
-
-class EvalRows:
-    """Every example of a split exactly once, on any number of ranks; all ranks yield equally many micro-batches.
-
-    Args:
-        source: the rows.
-        prepare: rows to examples.
-        mode: ``packed`` (documents end to end, the last row padded) or ``single`` (an example a row).
-        max_length: pairs in a packed row.
-        micro_batch: rows a rank yields at once; a rank without rows yields an empty list.
-        data_ranks, rank: who takes which row.
-        by_length: in ``single`` mode, sort windows by length to save padding; False keeps the order.
-        lanes: in ``packed`` mode, so many rows at a time, each of which continues the same text as the row of its lane
-            before: for models that remember it.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        prepare: Prepare,
-        *,
-        mode: Literal["packed", "single"],
-        max_length: int,
-        micro_batch: int,
-        data_ranks: int,
-        rank: int,
-        by_length: bool = True,
-        lanes: int | None = None,
-    ) -> None:
-        if lanes is not None and lanes % (data_ranks * micro_batch):
-            raise ConfigError(f"lanes {lanes}, {data_ranks} ranks and micro-batch {micro_batch} do not divide")
-        self.by_length, self.lanes = by_length, lanes
-        self.source, self.prepare, self.mode, self.max_length = source, prepare, mode, max_length
-        self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
-
-    def _examples(self) -> Iterator[Example]:
-        rows, found, number = self.source.scan(0), False, 0
-        while chunk := with_keys(list(islice(rows, 64)), number):
-            for place, example in enumerate(self.prepare(chunk), number):
-                if example is not None:
-                    found, example.place = True, place
-                    yield example
-            number += len(chunk)
-        if not found:
-            raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")
-
-    def _packed(self) -> Iterator[Row]:
-        pieces: list[tuple[Example, int, int]] = []
-        room = self.max_length
-        for example in self._examples():
-            offset = 0
-            while offset < len(example.tokens):
-                take = min(room, len(example.tokens) - offset)
-                pieces.append((example, offset, take))
-                offset, room = offset + take, room - take
-                if not room:
-                    yield pack(pieces, self.max_length)
-                    pieces, room = [], self.max_length
-        if pieces:
-            yield pack(pieces, self.max_length)
-
-    def _in_lanes(self, lanes: int) -> Iterator[Row]:
-        """Rows of all lanes in turn; a lane that needs a document takes the next one: the same on all ranks."""
-        examples = self._examples()
-        current: list[tuple[Example, int] | None] = [None] * lanes
-        while True:
-            rows: list[Row] = []
-            for lane in range(lanes):
-                pieces: list[tuple[Example, int, int]] = []
-                room = self.max_length
-                while room:
-                    if current[lane] is None:
-                        example = next(examples, None)
-                        current[lane] = None if example is None else (example, 0)
-                    if (at := current[lane]) is None:
-                        break
-                    example, offset = at
-                    take = min(room, len(example.tokens) - offset)
-                    pieces.append((example, offset, take))
-                    room -= take
-                    current[lane] = (example, offset + take) if offset + take < len(example.tokens) else None
-                rows.append(pack(pieces, self.max_length))
-                rows[-1].lane = lane if pieces else -1
-            if all(row.lane < 0 for row in rows):
-                return
-            yield from rows
-
-    def _single(self) -> Iterator[Row]:
-        examples = self._examples()
-        if not self.by_length:
-            yield from map(single, examples)
-        while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
-            yield from map(single, sorted(window, key=lambda example: example.bulk))
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        rows = self._single() if self.mode == "single" else self._in_lanes(self.lanes) if self.lanes else self._packed()
-        number = 0
-        while group := list(islice(rows, self.micro_batch * self.data_ranks)):
-            for place, row in enumerate(group):
-                row.number = number + place if row.ids else -1
-            number += len(group)
-            yield group[self.rank :: self.data_ranks]

@@ -22,7 +22,7 @@ from lightning_nlp.data.prepared import (
     rejoined,
     splits_of,
 )
-from lightning_nlp.data.sources import Source, SourceConfig
+from lightning_nlp.data.sources import Source, SourceConfig, is_hub, targets_of
 from lightning_nlp.data.tokenizer import Tokenizer
 from lightning_nlp.errors import ConfigError, DataError
 
@@ -46,15 +46,17 @@ class Part:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that was asked for but the place."""
-        return {name: value for name, value in asdict(self.config).items() if name != "path"}
+        """All that was asked for but the place, and what is done about bad rows."""
+        without = ("path", "bad_rows", "bad_rows_budget", "also_bad")
+        return {name: value for name, value in asdict(self.config).items() if name not in without}
 
     def files(self) -> list[Path]:
         """Its files, where they are local ones."""
-        if isinstance(self.config.path, str) and self.config.path.startswith("hf:"):
+        if is_hub(self.config):
             return []
-        groups, _ = files.find(self.config.path, self.config.format)
-        return [path for paths in groups.values() for path in paths]
+        groups, _ = files.find(self.config.path, self.config.format, self.config.pair)
+        found = [*groups.values(), *targets_of(groups, self.config).values()]
+        return [path for paths in found for path in paths]
 
 
 def root_of(data: TextDataModule) -> Path:
@@ -74,11 +76,12 @@ def identities(data: TextDataModule, part: Part, tokenizer: Tokenizer | None) ->
     """What a set for ``part`` may be known by: a tokenizer's hash, and how it is trained if it is not a given one."""
     names = {split: source.name for split, source in part.splits.items()}
     source = next(iter(part.splits.values())).fingerprint
+    also: list[str] = sorted(part.config.policy.also - {"long"})  # what is long is decided when rows are used
     known = [] if tokenizer is None else [tokenizer.hash]
     if data.tokenizer_config.path is None and "train" in data.splits:
         known.append(recipe(data.tokenizer_config, data.splits["train"].fingerprint))
     for name in known:
-        yield Identity(source, names, part.columns, list(data.tokenised), data.needs_words, name)
+        yield Identity(source, names, part.columns, list(data.tokenised), data.needs_words, also, name)
 
 
 def wanted(data: TextDataModule) -> bool:
@@ -129,7 +132,7 @@ def use_prepared(data: TextDataModule, report: Callable[[str], None]) -> dict[st
         rows = sum(split["rows"] for split in manifest["splits"].values())
         tokens = sum(sum(record["tokens"].values()) for record in records_of(manifest))
         report(f"using prepared shards {folder} ({rows} documents, {tokens} tokens)")
-        found[name] = splits_of(folder, manifest)
+        found[name] = splits_of(folder, manifest, part.splits)
     return rejoined(data.splits, found)
 
 

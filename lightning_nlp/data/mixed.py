@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal
 
 import numpy as np
 
-from lightning_nlp.data.documents import COUNTS, Counts, SourceDocuments, counts_state
+from lightning_nlp.data.documents import Counts, SourceDocuments, counts_of, counts_state, total
 from lightning_nlp.data.lanes import Item, Lane
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.permutation import share
@@ -55,7 +55,7 @@ class MixedDocuments:
     @property
     def counts(self) -> Counts:
         """Of all sources together."""
-        return Counts(**{name: sum(getattr(part.counts, name) for part in self.parts) for name in COUNTS})
+        return counts_of(total(counts_state(part.counts) for part in self.parts))
 
     def at(self, step: int) -> None:
         self.step = step
@@ -93,10 +93,10 @@ class MixedDocuments:
     def advance(self) -> None:
         self.parts[self._source()].advance()
 
-    def count(self, example: Example) -> None:
+    def count(self, example: Example, split: bool = False) -> None:
         """Note a document that is used, and settle the accounts."""
         source = self._source()
-        self.parts[source].count(example)
+        self.parts[source].count(example, split)
         paid = 1.0 if self.unit == "documents" else float(sum(example.lengths))
         for number, rate in enumerate(self._shares().tolist()):
             self._credit[number] += rate * paid
@@ -106,12 +106,12 @@ class MixedDocuments:
     def skipped(self) -> None:
         self.parts[self._source()].skipped()
 
-    def next(self) -> Example:
+    def next(self, longest: int | None = None) -> Example:
         while True:
             example = self.peek()
             self.advance()
             if example is not None:
-                self.count(example)
+                self.count(example, split=longest is not None and len(example.tokens) > longest)
                 return example
             self.skipped()
 
@@ -151,8 +151,7 @@ class HomogeneousLane(Generic[Item]):
 
     def state(self) -> dict[str, Any]:
         states = {name: lane.state() for name, lane in self.lanes.items()}
-        counts = {name: sum(state[name] for state in states.values()) for name in COUNTS}
-        return {"sources": states, **counts}
+        return {"sources": states, "seen": total(state["seen"] for state in states.values())}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name, lane in self.lanes.items():

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_nlp.data.permutation import share
-from lightning_nlp.data.sources import SourceConfig
+from lightning_nlp.data.sources import Format, SourceConfig
 from lightning_nlp.errors import ConfigError, nearest
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -28,7 +28,7 @@ class MixtureSource:
 
     path: str | list[str]
     """As ``data.path``."""
-    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    format: Format = "auto"
     hub_config: str | None = None
     streaming: bool = False
     take: int | None = None

@@ -15,19 +15,24 @@ import lightning.pytorch as L
 import torch.distributed
 
 from lightning_nlp.data.arithmetic import accumulation, batch_size
-from lightning_nlp.data.batches import Batches, EndlessBatches
+from lightning_nlp.data.bad_rows import Extra, Policy, bad_of, refuse_long, usable
+from lightning_nlp.data.batches import EndlessBatches
 from lightning_nlp.data.budget import MULTIPLE
 from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
-from lightning_nlp.data.documents import COUNTS
-from lightning_nlp.data.joined import open_mixture
+from lightning_nlp.data.documents import COUNTS, skipped_of, total
+from lightning_nlp.data.evaluation import evaluation_batches
+from lightning_nlp.data.filters import Filter
+from lightning_nlp.data.joined import JoinedSource, open_mixture
 from lightning_nlp.data.lanes import Row
-from lightning_nlp.data.loader import EvalRows, TrainStream
+from lightning_nlp.data.loader import TrainStream
 from lightning_nlp.data.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.prediction import prediction_batches
-from lightning_nlp.data.sources import Source, SourceConfig, open_splits
+from lightning_nlp.data.reading import ReadingConfig
+from lightning_nlp.data.sources import Format, Source, SourceConfig, open_splits
+from lightning_nlp.data.summary import NAMES, in_numbers, in_words
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
 from lightning_nlp.data.training import training_stream
@@ -46,12 +51,20 @@ class TextDataModule(L.LightningDataModule):
     Args:
         path: a file, glob or folder; ``hf:NAME`` for the Hugging Face Hub or a saved dataset; ``sample:NAME`` for a
             sample corpus built on this machine.
-        format: file format, by default told from the file name.
+        format: file format, by default told from the file name; those of text may be compressed (.gz, .zst).
         text_unit: what one row of a plain text file is.
         hub_config: configuration name of a Hub dataset.
-        streaming: read a Hub dataset without downloading it first.
+        streaming: read rows in the order they lie in, without downloading, unpacking or indexing anything first.
         validation_fraction: share of rows held out for validation where the data has no such split.
         take: use only the first so many rows of each split.
+        pair: endings of aligned files of lines, source first: ``[en, de]`` reads train.en beside train.de.
+        target_path: file with the targets for the lines of ``path``.
+        filters: conditions that rows must meet to be used.
+        bad_rows: ``error`` stops at a row that cannot be used, ``skip`` leaves it out and counts it; ``auto`` stops at
+            one among the first 1,000 rows and skips later ones.
+        bad_rows_budget: skipped rows that stop the run: a share of the rows read (below 1), or a number of rows.
+        also_bad: what else counts as a bad row: ``empty`` texts, ``long`` ones, a ``duplicate_id``.
+        reading: details of reading files.
         tokenizer: which tokenizer to train or load.
         max_length: tokens in a row; longer documents are split (language models) or cut (classification), and counted.
         mixture: several sources and how often each is drawn from, instead of ``path``.
@@ -66,6 +79,7 @@ class TextDataModule(L.LightningDataModule):
         lanes: independent streams the documents are dealt to; fixed for the life of a run.
         block_rows: documents shuffled together within a lane.
         shuffle: draw documents in a new order every epoch.
+        workers: processes a rank that read and tokenise ahead (0: none); they change nothing of what comes out.
         seed: of the order (default: ``seed_everything``).
         prepared: where to look for shards made by ``lightning-nlp prepare``: auto (the data directory), none, or a
             folder, which must then have them.
@@ -85,12 +99,19 @@ class TextDataModule(L.LightningDataModule):
         self,
         path: str | list[str] | None = None,
         *,
-        format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto",
+        format: Format = "auto",
         text_unit: Literal["document", "paragraph", "line"] = "document",
         hub_config: str | None = None,
         streaming: bool = False,
         validation_fraction: float = 0.05,
         take: int | None = None,
+        pair: list[str] | None = None,
+        target_path: str | None = None,
+        filters: list[Filter] | None = None,
+        bad_rows: Policy = "auto",
+        bad_rows_budget: float = 0.01,
+        also_bad: list[Extra] | None = None,
+        reading: ReadingConfig = ReadingConfig(),  # noqa: B008 - frozen
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         max_length: int = 256,
         mixture: MixtureConfig = MixtureConfig(),  # noqa: B008 - frozen
@@ -105,6 +126,7 @@ class TextDataModule(L.LightningDataModule):
         lanes: int = 16,
         block_rows: int = 256,
         shuffle: bool = True,
+        workers: int = 0,
         seed: int | None = None,
         prepared: str = "auto",
         columns: dict[str, str] | None = None,
@@ -120,6 +142,13 @@ class TextDataModule(L.LightningDataModule):
             streaming=streaming,
             validation_fraction=validation_fraction,
             take=take,
+            pair=pair,
+            target_path=target_path,
+            filters=filters,
+            bad_rows=bad_rows,
+            bad_rows_budget=bad_rows_budget,
+            also_bad=also_bad,
+            reading=reading,
         )
         self.tokenizer_config = tokenizer
         self.columns = columns or {field: field for field in self.fields}
@@ -140,7 +169,9 @@ class TextDataModule(L.LightningDataModule):
             raise ConfigError(
                 "data.static_shapes beside data.global_batch_tokens: shapes then differ from step to step"
             )
-        self.asked_eval_batch_size = eval_batch_size
+        if workers < 0:
+            raise ConfigError(f"data.workers must be at least 0, not {workers}")
+        self.asked_eval_batch_size, self.workers = eval_batch_size, workers
         self._seed, self.prepared = seed, prepared
         self.accumulation = 1
         self.ranks, self.rank = 1, 0
@@ -167,6 +198,12 @@ class TextDataModule(L.LightningDataModule):
         needs them, ahead of time and again after a resume.
         """
         raise TypeError(f"{type(self).__name__} does not say how a row becomes an example")
+
+    @property
+    def checked_prepare(self) -> Prepare:
+        """:meth:`prepare`, refusing long documents where the configuration counts them as bad."""
+        long = "long" in (self.source_config.also_bad or ())
+        return refuse_long(self.prepare, self.max_length) if long else self.prepare
 
     def settle(self, run: RunDirectory | None) -> None:
         """Decide what else the data decides (labels ...), once sources and tokenizer are there."""
@@ -232,7 +269,9 @@ class TextDataModule(L.LightningDataModule):
 
     def texts(self) -> Iterator[list[str]]:
         """The texts of every training document in turn."""
-        return (self.texts_of(row) for row in self.split("train").scan(0))
+        source = self.split("train")
+        rows = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
+        return map(self.texts_of, usable(rows, source))
 
     def config_of(self, source: str) -> SourceConfig:
         """What a source of the mixture, or the only one (''), is opened with."""
@@ -278,6 +317,9 @@ class TextDataModule(L.LightningDataModule):
         """
         self.ranks, self.rank = ranks, rank
         self.accumulation = accumulation(self.batch, ranks, self.lanes, self.longest)
+        if self.workers and self.lanes % (ranks * self.workers):
+            over = f" x {ranks} data ranks" if ranks > 1 else ""
+            raise ConfigError(f"data.lanes {self.lanes} is not divisible by data.workers {self.workers}{over}")
         return self.accumulation
 
     @property
@@ -353,6 +395,11 @@ class TextDataModule(L.LightningDataModule):
             return EndlessBatches(self._stream, lambda batch: batch)
         return EndlessBatches(self._stream, self.collate)
 
+    def teardown(self, stage: str) -> None:
+        """Training ended: so do the workers."""
+        if self._stream is not None:
+            self._stream.close()
+
     def collate(self, rows: list[Row]) -> Batch:
         """Rows to tensors, with this module's task name."""
         assert self.tokenizer is not None
@@ -391,23 +438,32 @@ class TextDataModule(L.LightningDataModule):
                 **own,
                 "lanes": {lane: value for share, _ in by_rank.values() for lane, value in share["lanes"].items()},
             }
-            counts = {name: sum(numbers[name] for _, numbers in by_rank.values()) for name in counts}
+            counts = total(numbers for _, numbers in by_rank.values())
         self._counts = counts
         return {**state, "train": own}
 
-    def counts(self, step: int) -> dict[str, int]:
-        """What became of the documents that this rank's lanes read in the first ``step`` optimizer steps."""
-        return self._stream.counts(step) if self._stream is not None else {}
-
     def summary(self) -> str:
         """What became of the documents read so far, over all ranks, as of the last checkpoint."""
-        counts = self._counts
-        text = f"{counts['documents']} documents read"
-        if counts["truncated"]:
-            text += f", {counts['truncated']} cut to {self.lengths} tokens ({counts['tokens_cut']} tokens lost)"
-        if counts["dropped"]:
-            text += f", {counts['dropped']} dropped (nothing to learn from)"
-        return text
+        return in_words(self._counts, self.lengths)
+
+    def counts(self, step: int) -> dict[str, int]:
+        """What became of this rank's rows in the first ``step`` steps, under the same names on all ranks."""
+        found = self._stream.counts(step) if self._stream is not None else {}
+        return {name: found.get(name, 0) for name in NAMES} if found else {}
+
+    def numbers(self, counts: dict[str, int]) -> dict[str, int]:
+        """Sums of :meth:`counts` over ranks as metrics, such as ``data/bad_rows``."""
+        return in_numbers(counts)
+
+    def check_budget(self, counts: dict[str, int]) -> None:
+        """Stop on all ranks at once, given sums of :meth:`counts` over ranks.
+
+        Raises:
+            DataError: more bad rows were skipped than allowed.
+        """
+        skipped = skipped_of(counts)
+        rows = counts["documents"] + counts["dropped"] + sum(skipped.values())
+        self.source_config.policy.check_budget(bad_of(skipped), rows, "train")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the position back; used when the training stream is made.
@@ -422,19 +478,6 @@ class TextDataModule(L.LightningDataModule):
 
     # Evaluation -----------------------------------------------------------------------------------------------
 
-    def _evaluation(self, source: Source) -> Iterable[Batch]:
-        rows = EvalRows(
-            source,
-            self.prepare,
-            mode="packed" if self.packed else "single",
-            max_length=self.max_length,
-            micro_batch=self.asked_eval_batch_size or self.micro_batch_size,
-            data_ranks=self.ranks,
-            rank=self.rank,
-            lanes=self.lanes if self.remembers else None,
-        )
-        return Batches(rows, self.collate)
-
     @property
     def remembers(self) -> bool:
         """The model carries states from row to row, so that rows must come in the order of their text."""
@@ -442,10 +485,10 @@ class TextDataModule(L.LightningDataModule):
         return bool(getattr(getattr(model, "config", None), "memory_length", 0))
 
     def val_dataloader(self) -> Iterable[Batch]:
-        return self._evaluation(self.split("validation"))
+        return evaluation_batches(self, self.split("validation"))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        return self._evaluation(self.split("test"))
+        return evaluation_batches(self, self.split("test"))
 
     # Prediction -----------------------------------------------------------------------------------------------
 

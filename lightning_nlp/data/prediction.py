@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.batches import Batches
 from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.evaluation import EvalRows
 from lightning_nlp.data.files import FORMATS
 from lightning_nlp.data.lanes import Row
-from lightning_nlp.data.loader import EvalRows
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
 
@@ -26,7 +26,9 @@ def prediction_source(data: TextDataModule) -> Source:
     columns = {data.asked: "text" if plain else data.columns[data.asked]}
     if data.answer is not None and not plain:
         columns[data.answer] = data.columns[data.answer]
-    config = SourceConfig(path=data.predict_path, text_unit="line", validation_fraction=0.0)
+    config = SourceConfig(
+        path=data.predict_path, text_unit="line", validation_fraction=0.0, reading=data.source_config.reading
+    )
     return open_splits(config, columns, {"train": "input"}, frozenset(columns) - {data.asked})["train"]
 
 

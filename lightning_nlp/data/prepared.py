@@ -34,6 +34,7 @@ class Identity:
         columns: ``{field: column}``.
         texts: fields that are tokenised.
         words: whether tokens that begin a word are noted.
+        also: what counts as a bad row beyond what always does.
         tokenizer: its hash, or how it is trained.
     """
 
@@ -42,6 +43,7 @@ class Identity:
     columns: dict[str, str]
     texts: list[str]
     words: bool
+    also: list[str]
     tokenizer: str
 
     @property
@@ -89,12 +91,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def splits_of(folder: Path, manifest: dict[str, Any]) -> dict[str, Source]:
-    """The splits of a set."""
-    identity = manifest["identity"]
+def splits_of(folder: Path, manifest: dict[str, Any], originals: dict[str, Source]) -> dict[str, Source]:
+    """The splits of a set, in place of those it was made from."""
+    texts, dtype = manifest["identity"]["texts"], manifest["dtype"]
     return {
-        split: PreparedSource(folder, about, identity["texts"], manifest["dtype"], identity["source"])
-        for split, about in manifest["splits"].items()
+        split: PreparedSource(folder, manifest["splits"][split], texts, dtype, original)
+        for split, original in originals.items()
     }
 
 
@@ -176,7 +178,13 @@ def edited(paths: list[Path], known: list[dict[str, Any]]) -> str | None:
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between the settings of a set and those of a run, in a few words."""
-    words = {"source": "the data", "tokenizer": "the tokenizer", "words": "whole words", "splits": "the splits"}
+    words = {
+        "source": "the data",
+        "tokenizer": "the tokenizer",
+        "words": "whole words",
+        "also": "also_bad",
+        "splits": "the splits",
+    }
     found = [
         f"{name} {before['settings'].get(name)} -> {value}"
         for name, value in now["settings"].items()

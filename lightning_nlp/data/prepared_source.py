@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nlp.data.shards import Shard
+from lightning_nlp.data.bad_rows import FILTERED, located, policy_of
+from lightning_nlp.data.shards import BAD, Shard
+from lightning_nlp.data.sources import Source
+from lightning_nlp.data.streams import Mark
+from lightning_nlp.errors import DataError
 
 OPEN_SHARDS = 128
 """Shards kept open at a time: each takes a few file descriptors, of which a process has some thousand."""
@@ -23,15 +27,18 @@ class PreparedSource:
         split: what the set's manifest says of the split.
         texts: fields that hold text.
         dtype: of token ids.
-        fingerprint: of the source the shards were made from: the order of the data is the same.
+        original: the source the shards were made from: the order of the data, and what is done about bad rows, is as
+            there.
     """
 
-    def __init__(self, folder: Path, split: dict[str, Any], texts: list[str], dtype: str, fingerprint: str) -> None:
-        self.folder, self.texts, self.dtype, self.fingerprint = folder, texts, dtype, fingerprint
+    def __init__(self, folder: Path, split: dict[str, Any], texts: list[str], dtype: str, original: Source) -> None:
+        self.folder, self.texts, self.dtype = folder, texts, dtype
+        self.fingerprint, self.bad_rows, self._original = original.fingerprint, policy_of(original), original
         self.name: str = split["name"]
         self.rows: int = split["rows"]
         self.num_rows: int | None = None if split["stream"] else self.rows
         self.records: list[dict[str, Any]] = split["shards"]
+        self.bad: int = sum(record["bad"] for record in self.records)
         self._firsts = np.array([record["first"] for record in self.records], dtype=np.int64)
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
@@ -73,14 +80,32 @@ class PreparedSource:
             found[which] = ends[places + 1].astype(np.int64) - ends[places]
         return found
 
+    def filtered(self, indices: np.ndarray) -> np.ndarray:
+        """Which of the rows, none of which is bad, a filter left out."""
+        found = np.zeros(len(indices), dtype=bool)
+        for shard, which, places in self.by_shard(indices):
+            ends = shard.ends[BAD]
+            found[which] = ends[places + 1] != ends[places]
+        return found
+
     def longest(self, field: str) -> int:
         """Tokens of the longest document."""
         return max(int(np.diff(self.shard(number).ends[field]).max()) for number in range(len(self.records)))
 
     def read(self, indices: np.ndarray) -> list[dict[str, Any]]:
         shards, places = self.find(np.asarray(indices))
-        return [self.shard(shard).row(place) for shard, place in zip(shards.tolist(), places.tolist(), strict=True)]
+        rows = [self.shard(shard).row(place) for shard, place in zip(shards.tolist(), places.tolist(), strict=True)]
+        if self.bad and self.bad_rows.policy == "error":
+            for row in rows:
+                if BAD in row and row[BAD].kind != FILTERED:
+                    raise DataError(located(self, row, row[BAD]))
+        return rows
 
-    def scan(self, start: int) -> Iterator[dict[str, Any]]:
+    def place(self, number: int, line: int = 0) -> str:
+        """Where row ``number`` of the files stands, for a message."""
+        original: Any = self._original
+        return str(original.place(number, line))
+
+    def scan(self, start: int, mark: Mark | None = None) -> Iterator[dict[str, Any]]:
         for first in range(start, self.rows, 256):
             yield from self.read(np.arange(first, min(first + 256, self.rows)))

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_nlp.data.bad_rows import FILTERED, FIRST_ROWS, BadRow, located, policy_of
 from lightning_nlp.data.encoded import Encoded
 from lightning_nlp.data.prepared import (
     FORMAT,
@@ -38,7 +39,7 @@ from lightning_nlp.data.prepared import (
     stamp,
     write_stamps,
 )
-from lightning_nlp.data.shards import PARTIAL, ShardWriter, id_type
+from lightning_nlp.data.shards import BAD, EMPTY, PARTIAL, ShardWriter, id_type
 from lightning_nlp.data.sources import Source
 from lightning_nlp.data.tokenizer import Tokenizer
 from lightning_nlp.errors import DataError
@@ -189,6 +190,8 @@ def build(job: Job, workers: int, progress: Progress) -> dict[str, Any]:
                 rows += record["rows"]
                 tokens += sum(sum(shard["tokens"].values()) for shard in record["shards"])
                 progress(split, rows, source.num_rows, tokens)
+            bad = sum(shard["bad"] for record in records.values() for shard in record["shards"])
+            policy_of(source).check_budget(bad, rows, source.name)
             shards = [shard for number in sorted(records) for shard in records[number]["shards"]]
             about = {"name": source.name, "stream": source.num_rows is None, "rows": rows}
             found[split] = {**about, "shards": shards}
@@ -251,7 +254,7 @@ def unit_rows(source: Source, texts: list[str]) -> int:
 
 def text_bytes(row: dict[str, Any], texts: list[str]) -> int:
     """About the bytes of a row's texts."""
-    return sum(len(row[field]) for field in texts)
+    return sum(len(row.get(field, "")) for field in texts)
 
 
 def finished_unit(job: Job, split: str, number: int, first: int, rows: int) -> dict[str, Any] | None:
@@ -292,7 +295,7 @@ def build_unit(
                 dtype=id_type(job.tokenizer.vocab_size),
                 words=identity.words,
             )
-        writer.add(chunk, {field: encode(job, [row[field] for row in chunk]) for field in identity.texts})
+        writer.add(*encoded(job, source, chunk, at))
         at += len(chunk)
         if writer.tokens >= SHARD_TOKENS:
             shards.append(writer.close())
@@ -318,15 +321,51 @@ def chunks(
         at, count = stop, max(min(int(CHUNK_BYTES / max(size, 1.0)), 4 * count, CHUNK_ROWS), 1)
 
 
+def encoded(job: Job, source: Source, rows: Rows, first: int) -> tuple[Rows, dict[str, list[Encoded]]]:
+    """The rows from number ``first`` on, and their texts' tokens. What cannot be tokenised is a bad row from then on.
+
+    Raises:
+        DataError: a row is bad, and would stop every run.
+    """
+    texts = job.identity.texts
+    good = [row for row in rows if BAD not in row]
+    try:
+        found = {field: encode(job, [row[field] for row in good]) for field in texts}
+    except DataError:
+        rows = [row if BAD in row or (bad := refusal(job, row)) is None else {**row, BAD: bad} for row in rows]
+        good = [row for row in rows if BAD not in row]
+        found = {field: encode(job, [row[field] for row in good]) for field in texts}
+    policy = policy_of(source).policy
+    for place, row in enumerate(rows, first):
+        stops = policy == "error" or (policy == "auto" and place < FIRST_ROWS)
+        if stops and BAD in row and row[BAD].kind != FILTERED:
+            raise DataError(located(source, row, row[BAD]))
+    parts = {field: iter(values) for field, values in found.items()}
+    return rows, {field: [EMPTY if BAD in row else next(parts[field]) for row in rows] for field in texts}
+
+
+def refusal(job: Job, row: dict[str, Any]) -> BadRow | None:
+    """Why a row cannot be tokenised."""
+    try:
+        for field in job.identity.texts:
+            encode(job, [row[field]])
+    except DataError as error:
+        return BadRow("unusable", str(error))
+    return None
+
+
 def encode(job: Job, texts: list[str]) -> list[Encoded]:
+    """Tokens of texts.
+
+    Raises:
+        DataError: one of them has none.
+    """
     if not job.identity.words:
-        return [
-            Encoded(ids, len(text.encode())) for ids, text in zip(job.tokenizer.encode_batch(texts), texts, strict=True)
-        ]
-    found = job.tokenizer.encode_words(texts)
+        ids_of = job.tokenizer.encode_batch(texts)
+        return [Encoded(ids, len(text.encode())) for ids, text in zip(ids_of, texts, strict=True)]
     return [
         Encoded(ids, len(text.encode()), np.diff(words, prepend=-1) != 0)
-        for (ids, words), text in zip(found, texts, strict=True)
+        for (ids, words), text in zip(job.tokenizer.encode_words(texts), texts, strict=True)
     ]
 
 

@@ -18,13 +18,16 @@ from typing import IO, Any
 
 import numpy as np
 
+from lightning_nlp.data.bad_rows import FILTERED, BadRow
 from lightning_nlp.data.encoded import Encoded
 from lightning_nlp.errors import DataError
 
 PARTIAL = ".partial"
 ALIGNMENT = 8
 """Columns of an index begin at multiples of so many bytes."""
-ID = "id"
+ID, BAD, NUMBER = "id", "bad", "number"
+"""Columns beside the fields. Nothing is wrong with a row whose ``bad`` is empty; its number is that in the files."""
+EMPTY = Encoded(np.zeros(0, dtype=np.int32), 0, np.zeros(0, dtype=bool))
 
 
 def id_type(vocab_size: int) -> np.dtype[Any]:
@@ -87,8 +90,9 @@ class ShardWriter:
         self.lengths: dict[str, list[int]] = {field: [] for field in self.texts}
         self.sizes: dict[str, list[int]] = {field: [] for field in self.texts}
         self.starts: dict[str, list[np.ndarray]] = {field: [] for field in self.texts}
-        self.strings: dict[str, list[bytes]] = {name: [] for name in (ID, *self.others)}
-        self.tokens = 0
+        self.strings: dict[str, list[bytes]] = {name: [] for name in (ID, BAD, *self.others)}
+        self.numbers: list[int] = []
+        self.tokens = self.bad = 0
 
     @property
     def rows(self) -> int:
@@ -110,6 +114,10 @@ class ShardWriter:
                 self.starts[field] += [text.starts for text in texts if text.starts is not None]
         for row in rows:
             self.strings[ID].append(row[ID].encode("utf-8", "surrogatepass"))
+            self.numbers.append(row[NUMBER])
+            bad: BadRow | None = row.get(BAD)
+            self.bad += bad is not None and bad.kind != FILTERED
+            self.strings[BAD].append(b"" if bad is None else json.dumps([bad.kind, bad.reason, bad.line]).encode())
             for field in self.others:
                 try:
                     value = json.dumps(row[field]) if field in row else ""
@@ -129,6 +137,7 @@ class ShardWriter:
         for name, values in self.strings.items():
             columns[f"{name}.ends"] = ends([len(value) for value in values])
             columns[f"{name}.text"] = np.frombuffer(b"".join(values), dtype=np.uint8)
+        columns[NUMBER] = smallest(np.array(self.numbers, dtype=np.int64))
         index, layout = HashedFile(self.folder / f"{self.name}.index"), {}
         for name, column in columns.items():
             layout[name] = [column.dtype.str, index.size, len(column)]
@@ -137,7 +146,8 @@ class ShardWriter:
         files = {file.path.name: file.close() for file in (*self.files.values(), index)}
         tokens = {field: int(sum(self.lengths[field])) for field in self.texts}
         size = int(sum(map(sum, self.sizes.values())))
-        about = {"name": self.name, "first": self.first, "rows": self.rows, "tokens": tokens, "text_bytes": size}
+        about = {"name": self.name, "first": self.first, "rows": self.rows, "bad": self.bad, "tokens": tokens}
+        about["text_bytes"] = size
         return {**about, "files": files, "columns": layout}
 
 
@@ -168,6 +178,7 @@ class Shard:
         tokens: by text field, ids of all documents.
         ends: by column, ``[rows + 1]``: document ``i`` is ``ends[i]:ends[i + 1]``.
         sizes: by text field, UTF-8 bytes of every document.
+        numbers: of the rows in the files.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], dtype: str, texts: list[str]) -> None:
@@ -184,7 +195,8 @@ class Shard:
         self._words = {field: columns.get(f"{field}.words") for field in texts}
         self._text = {name[:-5]: column.data for name, column in columns.items() if name.endswith(".text")}
         self._ids = columns[f"{ID}.text"]
-        self._others = [name for name in self._text if name != ID]
+        self.numbers = columns[NUMBER]
+        self._others = [name for name in self._text if name not in (ID, BAD)]
 
     def string(self, column: str, place: int) -> bytes:
         """Value of row ``place`` of this shard."""
@@ -217,8 +229,10 @@ class Shard:
         return Encoded(self.tokens[field][start:stop].astype(np.int32), int(self.sizes[field][place]), starts)
 
     def row(self, place: int) -> dict[str, Any]:
-        """All of row ``place``, with :class:`Encoded` for its texts."""
-        row: dict[str, Any] = {ID: self.id(place)}
+        """All of row ``place``, with :class:`Encoded` for its texts; a bad row is as its source gave it."""
+        row: dict[str, Any] = {ID: self.id(place), NUMBER: int(self.numbers[place])}
+        if bad := self.string(BAD, place):
+            return {**row, BAD: BadRow(*json.loads(bad))}
         for field in self.texts:
             row[field] = self.encoded(field, place)
         for name in self._others:

@@ -56,5 +56,5 @@ def start(args: list[object], environment: dict[str, str] | None = None) -> subp
 def moment(draw: random.Random, run: Path, most: int) -> tuple[int, float]:
     """A step to wait for, and seconds after it: mostly within training, now and then while the process starts."""
     if draw.random() < 0.15:
-        return 0, draw.random() * 6
-    return last_step(run) + draw.randint(1, most), draw.random() * 0.3
+        return 0, draw.random() * 3
+    return last_step(run) + draw.randint(1, most), draw.random() * 0.1

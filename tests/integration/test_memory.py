@@ -12,7 +12,7 @@ import torch
 
 import lightning_nlp
 from lightning_nlp.data.causal_lm import CausalLMData
-from lightning_nlp.data.loader import EvalRows
+from lightning_nlp.data.evaluation import EvalRows
 from tests.integration import runs
 
 MEMORY = ("--model.backbone.memory_length", 24, "--data.lanes", 8)

@@ -10,7 +10,18 @@ from lightning_nlp.data.collate import collate_packed, collate_single
 from lightning_nlp.data.lanes import Row, pack, single
 from lightning_nlp.data.objectives import Example
 
-FIELDS = {"tokens", "labels", "positions", "segments", "row_ids", "bytes", "example_ids", "lanes", "continues"}
+FIELDS = {
+    "padding",
+    "tokens",
+    "labels",
+    "positions",
+    "segments",
+    "row_ids",
+    "bytes",
+    "example_ids",
+    "lanes",
+    "continues",
+}
 
 
 def example(start, count, labels=None, name="doc"):
@@ -43,6 +54,8 @@ def test_packed_rows_are_taken_as_they_are():
     assert collate_packed([pack([(example(20, 9), 4, 5)], 5)], 99)["continues"].tolist() == [True]
     assert batch["bytes"].tolist() == [9, 15]  # a continued document was counted where it began
     assert batch["example_ids"] == [["doc", "b@4"], ["c"]]
+    padded, positions = batch["padding"]
+    assert (padded, positions) == (int((batch["segments"] == 0).sum()), batch["tokens"].numel())
 
 
 def test_the_last_packed_row_of_an_evaluation_is_padded():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from corpora import APART, ListSource, documents, prepare
 
-from lightning_nlp.data.loader import EvalRows
+from lightning_nlp.data.evaluation import EvalRows
 from lightning_nlp.errors import DataError
 
 LENGTHS = [int(size) for size in np.random.default_rng(3).integers(0, 25, 70)]

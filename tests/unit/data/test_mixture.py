@@ -254,7 +254,7 @@ def test_homogeneous_lanes_restore_exactly():
     again.restore(state)
     assert run(again, range(23, 80)) == run(first, range(23, 80))
     assert again.state() == first.state()
-    assert state["documents"] == sum(part["documents"] for part in state["sources"].values())
+    assert state["seen"]["documents"] == sum(part["seen"]["documents"] for part in state["sources"].values())
 
 
 # Sources ------------------------------------------------------------------------------------------------------

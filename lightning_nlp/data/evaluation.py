@@ -1,0 +1,144 @@
+"""Evaluation: every example of a split exactly once, on any number of ranks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from lightning_nlp.data.bad_rows import FILTERED, BadRow, announce, examine, located, policy_of
+from lightning_nlp.data.batches import Batches
+from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.documents import Prepare, with_keys
+from lightning_nlp.data.lanes import Row, pack, single
+from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.sources import Source
+from lightning_nlp.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from lightning_nlp.data.module import TextDataModule
+
+
+def evaluation_batches(data: TextDataModule, source: Source) -> Iterable[Batch]:
+    """All of a split, packed or a row an example, as training is."""
+    rows = EvalRows(
+        source,
+        data.checked_prepare,
+        mode="packed" if data.packed else "single",
+        max_length=data.max_length,
+        micro_batch=data.asked_eval_batch_size or data.micro_batch_size,
+        data_ranks=data.ranks,
+        rank=data.rank,
+        lanes=data.lanes if data.remembers else None,
+    )
+    return Batches(rows, data.collate)
+
+
+class EvalRows:
+    """Every example of a split exactly once, on any number of ranks; all ranks yield equally many micro-batches.
+
+    Args:
+        source: the rows.
+        prepare: rows to examples.
+        mode: ``packed`` (documents end to end, the last row padded) or ``single`` (an example a row).
+        max_length: pairs in a packed row.
+        micro_batch: rows a rank yields at once; a rank without rows yields an empty list.
+        data_ranks, rank: who takes which row.
+        by_length: in ``single`` mode, sort windows by length to save padding; False keeps the order.
+        lanes: in ``packed`` mode, so many rows at a time, each of which continues the same text as the row of its lane
+            before: for models that remember it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        prepare: Prepare,
+        *,
+        mode: Literal["packed", "single"],
+        max_length: int,
+        micro_batch: int,
+        data_ranks: int,
+        rank: int,
+        by_length: bool = True,
+        lanes: int | None = None,
+    ) -> None:
+        if lanes is not None and lanes % (data_ranks * micro_batch):
+            raise ConfigError(f"lanes {lanes}, {data_ranks} ranks and micro-batch {micro_batch} do not divide")
+        self.by_length, self.lanes = by_length, lanes
+        self.source, self.prepare, self.mode, self.max_length = source, prepare, mode, max_length
+        self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
+
+    def _examples(self) -> Iterator[Example]:
+        rows, found, number, bad = self.source.scan(0), False, 0, 0
+        while chunk := with_keys(list(islice(rows, 64)), number):
+            for place, example in enumerate(examine(self.prepare, chunk, self.source), number):
+                if isinstance(example, BadRow):
+                    if example.kind != FILTERED:
+                        bad += 1
+                        message = functools.partial(located, self.source, chunk[place - number], example)
+                        policy_of(self.source).check(place, bad, place + 1, self.source.name, message)
+                        announce(example.kind, message)
+                elif example is not None:
+                    found, example.place = True, place
+                    yield example
+            number += len(chunk)
+        if not found:
+            raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")
+
+    def _packed(self) -> Iterator[Row]:
+        pieces: list[tuple[Example, int, int]] = []
+        room = self.max_length
+        for example in self._examples():
+            offset = 0
+            while offset < len(example.tokens):
+                take = min(room, len(example.tokens) - offset)
+                pieces.append((example, offset, take))
+                offset, room = offset + take, room - take
+                if not room:
+                    yield pack(pieces, self.max_length)
+                    pieces, room = [], self.max_length
+        if pieces:
+            yield pack(pieces, self.max_length)
+
+    def _in_lanes(self, lanes: int) -> Iterator[Row]:
+        """Rows of all lanes in turn; a lane that needs a document takes the next one: the same on all ranks."""
+        examples = self._examples()
+        current: list[tuple[Example, int] | None] = [None] * lanes
+        while True:
+            rows: list[Row] = []
+            for lane in range(lanes):
+                pieces: list[tuple[Example, int, int]] = []
+                room = self.max_length
+                while room:
+                    if current[lane] is None:
+                        example = next(examples, None)
+                        current[lane] = None if example is None else (example, 0)
+                    if (at := current[lane]) is None:
+                        break
+                    example, offset = at
+                    take = min(room, len(example.tokens) - offset)
+                    pieces.append((example, offset, take))
+                    room -= take
+                    current[lane] = (example, offset + take) if offset + take < len(example.tokens) else None
+                rows.append(pack(pieces, self.max_length))
+                rows[-1].lane = lane if pieces else -1
+            if all(row.lane < 0 for row in rows):
+                return
+            yield from rows
+
+    def _single(self) -> Iterator[Row]:
+        examples = self._examples()
+        if not self.by_length:
+            yield from map(single, examples)
+        while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
+            yield from map(single, sorted(window, key=lambda example: example.bulk))
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        rows = self._single() if self.mode == "single" else self._in_lanes(self.lanes) if self.lanes else self._packed()
+        number = 0
+        while group := list(islice(rows, self.micro_batch * self.data_ranks)):
+            for place, row in enumerate(group):
+                row.number = number + place if row.ids else -1
+            number += len(group)
+            yield group[self.rank :: self.data_ranks]
