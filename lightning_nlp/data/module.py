@@ -18,6 +18,7 @@ from lightning_nlp.data.arithmetic import accumulation, batch_size
 from lightning_nlp.data.bad_rows import Extra, Policy, bad_of, refuse_long, usable
 from lightning_nlp.data.batches import EndlessBatches
 from lightning_nlp.data.budget import MULTIPLE
+from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
 from lightning_nlp.data.documents import COUNTS, skipped_of, total
 from lightning_nlp.data.evaluation import evaluation_batches
@@ -25,6 +26,7 @@ from lightning_nlp.data.filters import Filter
 from lightning_nlp.data.joined import JoinedSource, open_mixture
 from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.loader import TrainStream
+from lightning_nlp.data.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.prediction import prediction_batches
@@ -79,6 +81,8 @@ class TextDataModule(L.LightningDataModule):
         shuffle: draw documents in a new order every epoch.
         workers: processes a rank that read and tokenise ahead (0: none); they change nothing of what comes out.
         seed: of the order (default: ``seed_everything``).
+        prepared: where to look for shards made by ``lightning-nlp prepare``: auto (the data directory), none, or a
+            folder, which must then have them.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("text",)
@@ -90,6 +94,8 @@ class TextDataModule(L.LightningDataModule):
     """The field that predictions are made from."""
     answer: ClassVar[str | None] = None
     """The field with the right answer, shown beside predictions where a row has it."""
+    tokenised: ClassVar[tuple[str, ...]] = ()
+    """Fields of which ``prepare`` needs the tokens alone, so that they can come out of prepared shards."""
 
     def __init__(
         self,
@@ -124,6 +130,7 @@ class TextDataModule(L.LightningDataModule):
         shuffle: bool = True,
         workers: int = 0,
         seed: int | None = None,
+        prepared: str = "auto",
         columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -167,7 +174,7 @@ class TextDataModule(L.LightningDataModule):
         if workers < 0:
             raise ConfigError(f"data.workers must be at least 0, not {workers}")
         self.asked_eval_batch_size, self.workers = eval_batch_size, workers
-        self._seed = seed
+        self._seed, self.prepared = seed, prepared
         self.accumulation = 1
         self.ranks, self.rank = 1, 0
         self.splits: dict[str, Source] = {}
@@ -222,13 +229,13 @@ class TextDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """On one process only: build samples, train or fetch the tokenizer, keep it with the run."""
-        self._open()
+        self.open()
         self._settle_tokenizer()
 
     def setup(self, stage: str) -> None:
         """On every process: open sources, load the tokenizer, derive the batch arithmetic."""
-        if not self.splits:
-            self._open()
+        if not self.splits or stage == "predict":  # predictions show texts, which prepared shards do not have
+            self.open()
             self._settle_tokenizer()
         self.settle(self.run)
         if stage == "fit" and self.trainer is not None:
@@ -239,7 +246,8 @@ class TextDataModule(L.LightningDataModule):
         elif self.trainer is not None:
             self.ranks, self.rank = data_ranks(self.trainer), data_rank(self.trainer)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the sources as they are, prepared or not."""
         if self.predict_path is not None:
             return
         if self.mixture.sources:
@@ -250,19 +258,40 @@ class TextDataModule(L.LightningDataModule):
     def _settle_tokenizer(self) -> None:
         self.tokenizer = settle_tokenizer(
             self.tokenizer_config,
-            self._texts,
+            self.texts,
             kept=self.run.tokenizer if self.run is not None else None,
             initial=self.initial_tokenizer,
             save=self._first_process(),
+            prepared=lambda: prepared_tokenizer(self),
         )
+        self.splits = use_prepared(self, say if self._first_process() else lambda line: None)
 
     def _first_process(self) -> bool:
         return self.trainer is None or self.trainer.is_global_zero
 
-    def _texts(self) -> Iterator[list[str]]:
+    def texts(self) -> Iterator[list[str]]:
+        """The texts of every training document in turn."""
         source = self.split("train")
         rows = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
         return map(self.texts_of, usable(rows, source))
+
+    def config_of(self, source: str) -> SourceConfig:
+        """What a source of the mixture, or the only one (''), is opened with."""
+        return self.source_config if not source else self.mixture.sources[source].config(self.source_config)
+
+    def columns_of(self, source: str) -> dict[str, str]:
+        """``{field: column}`` of a source."""
+        return self.columns if not source else {**self.columns, **self.mixture.sources[source].columns}
+
+    @property
+    def needs_words(self) -> bool:
+        """``prepare`` asks which tokens begin a word."""
+        return False
+
+    @property
+    def one_text(self) -> bool:
+        """Rows are a text's tokens end to end, as in :func:`~lightning_nlp.data.objectives.causal_lm`."""
+        return False
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """The texts of a row, for training a tokenizer."""
@@ -365,6 +394,8 @@ class TextDataModule(L.LightningDataModule):
         self._stream = training_stream(self)
         if self._restored is not None:
             self._stream.restore(self._restored)
+        if isinstance(self._stream, BulkStream):
+            return EndlessBatches(self._stream, lambda batch: batch)
         return EndlessBatches(self._stream, self.collate)
 
     def teardown(self, stage: str) -> None:
