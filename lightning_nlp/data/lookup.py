@@ -79,7 +79,7 @@ def identities(data: TextDataModule, part: Part, tokenizer: Tokenizer | None) ->
     also: list[str] = sorted(part.config.policy.also - {"long"})  # what is long is decided when rows are used
     known = [] if tokenizer is None else [tokenizer.hash]
     if data.tokenizer_config.path is None and "train" in data.splits:
-        known.append(recipe(data.tokenizer_config, data.splits["train"].fingerprint))
+        known.append(recipe(data.tokenizer_config, f"{data.splits['train'].fingerprint} {also}"))
     for name in known:
         yield Identity(source, names, part.columns, list(data.tokenised), data.needs_words, also, name)
 
@@ -151,14 +151,15 @@ def find(data: TextDataModule, part: Part) -> tuple[Path, dict[str, Any]]:
         manifest = read_manifest(folder)
         if manifest is None:
             continue
-        if manifest["tokenizer"] != tokenizer.hash:
-            raise ConfigError(f"prepared shards {folder} are not used: the run has another tokenizer")
         if (file := edited(part.files(), manifest["files"])) is not None:
             raise ConfigError(f"prepared shards {folder} are not used: {file} changed since")
+        if manifest["tokenizer"] != tokenizer.hash:
+            raise ConfigError(f"prepared shards {folder} are not used: the run has another tokenizer")
         if (wrong := damage(folder, manifest)) is not None:
             raise DataError(f"prepared shards {folder} are not used: {wrong}")
         return folder, manifest
-    now = {"identity": asdict(next(identities(data, part, tokenizer))), "settings": part.settings}
+    wish = asdict(next(identities(data, part, tokenizer)))
+    now = {"identity": wish, "settings": part.settings, "tokenizer": tokenizer.hash}
     if (old := newest_alike(root, part, now)) is not None:
         folder, manifest = old
         raise ConfigError(f"prepared shards {folder} are not used: {changes(manifest, now)} since")

@@ -178,13 +178,7 @@ def edited(paths: list[Path], known: list[dict[str, Any]]) -> str | None:
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between the settings of a set and those of a run, in a few words."""
-    words = {
-        "source": "the data",
-        "tokenizer": "the tokenizer",
-        "words": "whole words",
-        "also": "also_bad",
-        "splits": "the splits",
-    }
+    words = {"source": "the data", "words": "whole words", "also": "also_bad", "splits": "the splits"}
     found = [
         f"{name} {before['settings'].get(name)} -> {value}"
         for name, value in now["settings"].items()
@@ -194,4 +188,6 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     for name, word in words.items():
         if before["identity"][name] != now["identity"][name] and not (name == "source" and settings):
             found.append(f"{word} changed")
-    return ", ".join(found)
+    if before["tokenizer"] != now["tokenizer"]:
+        found.append("the tokenizer changed")
+    return ", ".join(found) or "how the tokenizer is trained changed"
