@@ -22,8 +22,6 @@ from lightning_nlp.data.compressed import open_bytes, unpacked
 from lightning_nlp.data.parsing import Parse, Values
 from lightning_nlp.data.records import Cut, Record
 
-KEPT_FROM = 1 << 25
-"""Bytes of a file whose offsets are worth a file of their own."""
 OFFSETS = 1 << 16
 """Offsets held in memory while they are collected."""
 
@@ -44,6 +42,9 @@ class RowFile(Protocol):
     def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
         """Rows by number."""
 
+    def close(self) -> None:
+        """Give back what access by number holds open; reading opens it again."""
+
     def count(self) -> int:
         """Number of rows, without making anything for access by number."""
 
@@ -63,6 +64,7 @@ class TextFile:
         heading: the first record is none of the rows.
         columns: names of its columns, where known.
         by_lines: a row is known by its line; otherwise by its number among the records.
+        keep: offsets lie in a file of their own, which is memory-mapped; otherwise they are in memory.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class TextFile:
         heading: bool = False,
         columns: list[str] | None = None,
         by_lines: bool = True,
+        keep: bool = False,
     ) -> None:
         self.path, self.columns = path, columns
         self._cut, self._parse, self._limit, self._settings = cut, parse, limit, settings
-        self._heading, self._by_lines = heading, by_lines
+        self._heading, self._by_lines, self._keep = heading, by_lines, keep
         self._open: BinaryIO | None = None
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
@@ -95,7 +98,7 @@ class TextFile:
     def _offsets(self) -> np.ndarray:
         """Where every row begins, and where the last one ends: uint64 ``[rows + 1]``."""
         plain = unpacked(self.path)
-        if plain.stat().st_size < KEPT_FROM:
+        if not self._keep:
             return np.concatenate([np.frombuffer(part, np.uint64) for part in self._collect(plain)])
 
         def write(stream: BinaryIO) -> None:
@@ -131,6 +134,13 @@ class TextFile:
             content = os.pread(descriptor, min(end - start, longest), start)
             found.append(parse(content))
         return found
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        if self._keep:
+            self.__dict__.pop("_offsets", None)
 
     def _records(self) -> Iterator[Record]:
         with open_bytes(self.path) as stream:
