@@ -126,7 +126,7 @@ def test_aligned_files_without_epochs_of_a_stream(tmp_path, capsys):
 model:
   class_path: SequenceToSequence
   init_args:
-    backbone: {{arrangement: encoder_decoder, n_layers: 1, n_decoder_layers: 1, d_model: 32, n_heads: 2, max_length: 64}}
+    backbone: {{arrangement: encoder_decoder, n_layers: 1, n_encoder_layers: 1, d_model: 32, n_heads: 2, max_length: 64}}
 data:
   class_path: SequenceToSequenceData
   init_args:
@@ -134,6 +134,8 @@ data:
     pair: [en, de]
     filters: [{{column: source, max_length: 20}}]
     tokenizer: {{kind: byte}}
+    max_source_length: 32
+    max_target_length: 32
     global_batch_size: 8
 trainer: {{max_steps: 12, validate_every: 12, accelerator: cpu, devices: 1, log_every_n_steps: 1}}
 """
