@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
+from lightning_nlp.run.ranks import data_ranks
 
 if TYPE_CHECKING:
     from lightning_nlp.trainer import Trainer
@@ -86,12 +87,13 @@ class MetricsLog(Callback):
 
     def _write_step(self, trainer: Trainer, module: Any, totals: torch.Tensor | None) -> None:
         data: Any = getattr(trainer, "datamodule", None)
-        counts = data.counts(trainer.global_step) if hasattr(data, "counts") else {}
-        sums = torch.tensor([self._ids, *self._padding, *counts.values()], device=trainer.strategy.root_device)
+        own = data.counts(trainer.global_step) if hasattr(data, "counts") else {}  # somebody's own data counts nothing
+        sums = torch.tensor([self._ids, *self._padding, *own.values()], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")  # type: ignore[assignment]
         ids, padded, positions, *counted = sums.tolist()
-        ids %= HASH_RANGE
+        peers = trainer.world_size // data_ranks(trainer) or 1  # tensor-parallel peers counted the same
+        counts = {name: number // peers for name, number in zip(own, counted, strict=True)}
         elapsed = max(time.perf_counter() - self._clock, 1e-9)
         tokens = self.tokens
         values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
@@ -100,16 +102,18 @@ class MetricsLog(Callback):
             values |= {"train/loss": loss_sum / max(count, 1), "train/grad_norm": float(module.grad_norm)}
         if positions:
             values["data/padding"] = padded / positions
-        values |= {f"data/{name}": value for name, value in zip(counts, counted, strict=True)}
         speed = {
             "speed/tokens_per_second": (tokens - self._clock_tokens) / elapsed,
             "speed/step_seconds": elapsed / max(trainer.global_step - self._clock_step, 1),
         }
         self._clock_step = trainer.global_step
         self.last = {**self.last, **values, **speed}
+        fates = data.numbers(counts) if counts else {}
         for logger in trainer.loggers:
-            logger.log_metrics({**values, **speed, "train/tokens": tokens}, step=trainer.global_step)
-        self._append(trainer, {"ids": f"{ids:015x}", **values, **speed})
+            logger.log_metrics({**values, **speed, **fates, "train/tokens": tokens}, step=trainer.global_step)
+        self._append(trainer, {"ids": f"{ids % HASH_RANGE:015x}", **values, **speed, **fates})
+        if counts:
+            data.check_budget(counts)
         self._restart_clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:  # type: ignore[override]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lightning_nlp.data.conversations import turns_of
+from lightning_nlp.data.conversations import bad_conversation, turns_of
 from lightning_nlp.data.objectives import IGNORED, Example, in_turn
 from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, fitting, windows
 from lightning_nlp.data.token_bytes import TokenBytes
@@ -23,7 +23,7 @@ class DialogueData(WholeRowsData):
     """Conversations for a decoder: ``<user> text <eos> <assistant> text <eos> ...``; the loss is on responses alone.
 
     The end of a response has a label, so that a model learns to stop. A system turn at the beginning stays when older
-    turns are dropped.
+    turns are dropped. A conversation without a response, with an empty turn or with an unknown role is a bad row.
 
     Args:
         path: see :class:`~lightning_nlp.data.module.TextDataModule`, as for all other arguments.
@@ -38,7 +38,6 @@ class DialogueData(WholeRowsData):
             conversation is one example, with all its responses.
         max_length: tokens in a row; of a longer conversation the oldest turns are dropped, and counted.
         split_long: make further examples of the turns that would be dropped, without what they followed from.
-        bad_conversations: what becomes of a row without a response, with an empty turn or with an unknown role.
         tokenizer: which tokenizer to train, always with the markers, or to load.
     """
 
@@ -56,7 +55,6 @@ class DialogueData(WholeRowsData):
         end_of_turn: str | None = None,
         history_turns: int | None = None,
         split_long: bool = False,
-        bad_conversations: Literal["error", "drop"] = "error",
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         **kwargs: Any,
     ) -> None:
@@ -77,7 +75,7 @@ class DialogueData(WholeRowsData):
         added = tuple(name for name in dict.fromkeys(wanted) if name not in special(tokenizer))
         tokenizer = dataclasses.replace(tokenizer, extra_tokens=added)
         super().__init__(path, columns=columns, tokenizer=tokenizer, **kwargs)
-        self.end_of_turn, self.history_turns, self.bad_conversations = end_of_turn, history_turns, bad_conversations
+        self.end_of_turn, self.history_turns = end_of_turn, history_turns
         self.split_long = split_long
         self.several = split_long or history_turns is not None  # type: ignore[misc]  # a choice here
         self.end_id = -1
@@ -139,34 +137,31 @@ class DialogueData(WholeRowsData):
         """``(role, text)`` of a row's turns.
 
         Raises:
-            DataError: see :func:`~lightning_nlp.data.conversations.turns_of`.
+            BadRowError: see :func:`~lightning_nlp.data.conversations.turns_of`.
         """
-        where = f"row {row['id']}"
         if "prompt" not in row:
-            return turns_of(row["messages"], self.roles, where)
+            return turns_of(row["messages"], self.roles)
         pair = [{"role": self.asker, "content": row["prompt"]}]
         if row.get("response") is not None:
             pair.append({"role": self.responder, "content": row["response"]})
-        return turns_of(pair, self.roles, where)
+        return turns_of(pair, self.roles)
 
-    def checked(self, row: dict[str, Any]) -> list[tuple[str, str]] | None:
-        """The turns of a row that has a response; None for one that is dropped.
+    def with_response(self, row: dict[str, Any]) -> list[tuple[str, str]]:
+        """The turns of a row that has something to learn from.
 
         Raises:
-            DataError: a bad conversation, unless these are dropped.
+            BadRowError: it has not.
         """
-        try:
-            turns = self.conversation(row)
-            if not any(role in self.respond for role, _ in turns):
-                raise DataError(f"row {row['id']}: no turn of {' or '.join(self.respond)}: nothing to learn from")
-        except DataError:
-            if self.bad_conversations == "error":
-                raise
-            return None
+        turns = self.conversation(row)
+        if not any(role in self.respond for role, _ in turns):
+            raise bad_conversation(f"no turn of {' or '.join(self.respond)}: nothing to learn from")
         return turns
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
-        return [text for _, text in self.checked(row) or []]
+        try:
+            return [text for _, text in self.with_response(row)]
+        except DataError:  # whether it stops the run is decided where it is used
+            return []
 
     def encoded(self, conversations: list[list[tuple[str, str]]]) -> list[list[Turn]]:
         """Conversations as tokens."""
@@ -186,12 +181,8 @@ class DialogueData(WholeRowsData):
         ]
 
     def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
-        found = [self.checked(row) for row in rows]
-        encoded = iter(self.encoded([turns for turns in found if turns is not None]))
-        return [
-            None if turns is None else self._examples(next(encoded), row)
-            for turns, row in zip(found, rows, strict=True)
-        ]
+        conversations = self.encoded([self.with_response(row) for row in rows])
+        return [self._examples(turns, row) for turns, row in zip(conversations, rows, strict=True)]
 
     def _spelled(self, ids: np.ndarray) -> int:
         assert self.tokenizer is not None
@@ -210,8 +201,8 @@ class DialogueData(WholeRowsData):
             if example is not None:
                 example.bytes = self._spelled(example.labels[example.labels != IGNORED])
                 examples.append(example)
-        if not examples and self.bad_conversations == "error":
-            raise DataError(f"row {row['id']}: no token of a response is left: raise data.max_length")
+        if not examples:
+            raise bad_conversation("no token of a response is left: raise data.max_length")
         return in_turn(examples)
 
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:

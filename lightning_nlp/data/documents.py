@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
+from lightning_nlp.data.bad_rows import FILTERED, BadRow, announce, bad_of, examine, located, policy_of
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order import BlockOrder, BlockReader
 from lightning_nlp.errors import DataError
@@ -30,14 +32,42 @@ class Counts:
     tokens_cut: int = 0
     split: int = 0
     """Documents that went on in another row."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Bad rows by kind, and filtered ones; not among those dropped."""
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        return self.documents + self.dropped + sum(self.skipped.values())
 
 
 COUNTS = ("documents", "dropped", "truncated", "tokens_cut", "split")
+SKIPPED = "skipped/"
 
 
 def counts_state(counts: Counts) -> dict[str, int]:
-    """As plain values."""
-    return {name: getattr(counts, name) for name in COUNTS}
+    """Counts as plain integers; those of skipped rows under ``skipped/KIND``."""
+    skipped = {f"{SKIPPED}{kind}": number for kind, number in counts.skipped.items()}
+    return {**{name: getattr(counts, name) for name in COUNTS}, **skipped}
+
+
+def counts_of(state: Mapping[str, Any]) -> Counts:
+    """The counts that :func:`counts_state` wrote."""
+    return Counts(**{name: state.get(name, 0) for name in COUNTS}, skipped=skipped_of(state))
+
+
+def skipped_of(state: Mapping[str, Any]) -> dict[str, int]:
+    """Skipped rows by kind."""
+    return {name.removeprefix(SKIPPED): number for name, number in state.items() if name.startswith(SKIPPED)}
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sums by name."""
+    found: dict[str, int] = {}
+    for each in counts:
+        for name, number in each.items():
+            found[name] = found.get(name, 0) + number
+    return found
 
 
 def with_keys(rows: list[dict[str, Any]], first: int, *visit: int) -> list[dict[str, Any]]:
@@ -90,7 +120,8 @@ class SourceDocuments:
         self.order, self.lane, self.lanes, self.prepare = order, lane, lanes, prepare
         self.block, self.document, self.part = lane, 0, 0
         self._reader: BlockReader | None = None
-        self._ahead: list[Example | None] = []
+        self._ahead: list[Example | BadRow | None] = []
+        self._ahead_rows: list[dict[str, Any]] = []
         self._ahead_start = 0
         self._ahead_count = 1
         self.counts = Counts()
@@ -108,13 +139,17 @@ class SourceDocuments:
         if not 0 <= place < len(self._ahead):
             stop = min(self.document + self._ahead_count, len(reader))
             rows = with_keys(reader.read(self.document, stop), self.document, self.order.seed, self.block)
-            self._ahead, self._ahead_start = self.prepare(rows), self.document
-            tokens = sum(part.full_length for example in self._ahead if example is not None for part in example.parts)
+            self._ahead, self._ahead_start = examine(self.prepare, rows, self.order.source), self.document
+            self._ahead_rows = rows
+            good = [example for example in self._ahead if isinstance(example, Example)]
+            tokens = sum(part.full_length for example in good for part in example.parts)
             enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
             self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
             place = 0
-        example = self._ahead[place]
-        return example.more[self.part - 1] if example is not None and self.part else example
+        found = self._ahead[place]
+        if found is None or isinstance(found, BadRow):
+            return None
+        return found.more[self.part - 1] if self.part else found
 
     def _to_a_document(self) -> BlockReader:
         """Go over to the next block that has a document left."""
@@ -135,7 +170,7 @@ class SourceDocuments:
     def advance(self) -> None:
         """Done with the current example: on to the next of its document, or to the next document."""
         example = self._ahead[self.document - self._ahead_start]
-        if example is not None and self.part < len(example.more):
+        if isinstance(example, Example) and self.part < len(example.more):
             self.part += 1
         else:
             self.document, self.part = self.document + 1, 0
@@ -167,12 +202,16 @@ class SourceDocuments:
             self.counts.tokens_cut += example.full_length - sum(example.lengths)
 
     def skipped(self) -> None:
-        """Note a document that gives nothing, and stop when there is none that does.
+        """Note the document passed last, which gives nothing, and stop when there is none that does.
 
         Raises:
-            DataError: no document gives anything, or never one of this lane.
+            DataError: no document gives anything, or never one of this lane; or it is bad, and not to be skipped.
         """
-        self.counts.dropped += 1
+        place = self.document - 1 - self._ahead_start
+        if isinstance(bad := self._ahead[place], BadRow):
+            self._skip(bad, self._ahead_rows[place])
+        else:
+            self.counts.dropped += 1
         self._fruitless += 1
         rows, name = self.order.epoch_rows, self.order.source.name
         if rows is None:
@@ -184,22 +223,39 @@ class SourceDocuments:
         if self._fruitless > PATIENCE * rows:  # without shuffling, a lane may get the same documents again and again
             raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
 
+    def _skip(self, bad: BadRow, row: dict[str, Any]) -> None:
+        """Note a bad row. The first rows of the run are the first ones of all lanes."""
+        before, source = self.counts.rows, self.order.source
+        self.counts.skipped[bad.kind] = self.counts.skipped.get(bad.kind, 0) + 1
+        if bad.kind != FILTERED:
+            message = functools.partial(located, source, row, bad)
+            counted = bad_of(self.counts.skipped)
+            policy_of(source).check(before * self.lanes, counted, before + 1, source.name, message)
+            announce(bad.kind, message)
+
     def _anything(self) -> bool:
         """Whether a document of any lane gives something."""
         rows = self.order.source.scan(0)
         while chunk := with_keys(list(islice(rows, READ_AHEAD)), 0):
-            if any(example is not None and len(example.tokens) for example in self.prepare(chunk)):
+            found = examine(self.prepare, chunk, self.order.source)
+            if any(isinstance(example, Example) and len(example.tokens) for example in found):
                 return True
         return False
 
-    def state(self) -> dict[str, int]:
-        """Where this lane stands, and what it counted. ``blocks`` is the length of an epoch, 0 while unknown."""
-        place = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
-        return {**place, "part": self.part, **counts_state(self.counts)}
+    def state(self) -> dict[str, Any]:
+        """Where this lane stands, and what it counted.
 
-    def restore(self, state: dict[str, int]) -> None:
+        ``blocks`` is the length of an epoch, 0 while unknown; ``mark``, of some streams, is where the block begins.
+        """
+        place: dict[str, Any] = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
+        place["part"] = self.part
+        if (mark := self.order.mark(self.block)) is not None:
+            place["mark"] = mark
+        return {**place, **counts_state(self.counts)}
+
+    def restore(self, state: dict[str, Any]) -> None:
         """Continue at a state."""
         self.block, self.document, self.part = state["block"], state["document"], state.get("part", 0)
         self._reader, self._ahead = None, []
-        self.order.claim(self.lane, self.block, state.get("blocks", 0))
-        self.counts = Counts(**{name: state.get(name, 0) for name in COUNTS})
+        self.order.claim(self.lane, self.block, state.get("blocks", 0), state.get("mark"))
+        self.counts = counts_of(state)

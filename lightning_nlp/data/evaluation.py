@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from lightning_nlp.data.bad_rows import FILTERED, BadRow, announce, examine, located, policy_of
 from lightning_nlp.data.batches import Batches
 from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.documents import Prepare, with_keys
@@ -22,7 +24,7 @@ def evaluation_batches(data: TextDataModule, source: Source) -> Iterable[Batch]:
     """All of a split, packed as training is, or a row an example."""
     rows = EvalRows(
         source,
-        data.prepare,
+        data.checked_prepare,
         mode="packed" if data.packed and not data.whole else "single",
         max_length=data.max_length,
         micro_batch=data.asked_eval_batch_size or data.micro_batch_size,
@@ -68,10 +70,16 @@ class EvalRows:
         self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
 
     def _examples(self) -> Iterator[Example]:
-        rows, found, number = self.source.scan(0), False, 0
+        rows, found, number, bad = self.source.scan(0), False, 0, 0
         while chunk := with_keys(list(islice(rows, 64)), number):
-            for place, example in enumerate(self.prepare(chunk), number):
-                if example is not None:
+            for place, example in enumerate(examine(self.prepare, chunk, self.source), number):
+                if isinstance(example, BadRow):
+                    if example.kind != FILTERED:
+                        bad += 1
+                        message = functools.partial(located, self.source, chunk[place - number], example)
+                        policy_of(self.source).check(place, bad, place + 1, self.source.name, message)
+                        announce(example.kind, message)
+                elif example is not None:
                     found, example.place = True, place
                     yield from example.parts
             number += len(chunk)

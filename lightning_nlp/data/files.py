@@ -21,7 +21,12 @@ FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+PACKED = ("parquet", "arrow")
+"""Formats that are compressed inside, and not once more outside."""
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -53,12 +58,18 @@ def sample(name: str) -> Path:
     return directory
 
 
-def find(path: str | list[str], kind: str) -> tuple[Groups, str]:
+def format_of(path: Path) -> str | None:
+    """The format that a file's name stands for; ``train.jsonl.gz`` holds JSON lines."""
+    return FORMATS.get(inner_name(path).suffix.lower())
+
+
+def find(path: str | list[str], kind: str, pair: list[str] | None = None) -> tuple[Groups, str]:
     """Files behind a path, grouped by split, and their format.
 
     Args:
         path: file, folder, glob or ``sample:NAME``; or a list of them.
         kind: format, or ``auto``.
+        pair: endings of sources and targets; only sources are found then, which are text.
 
     Raises:
         ConfigError: nothing there, or several formats.
@@ -66,9 +77,11 @@ def find(path: str | list[str], kind: str) -> tuple[Groups, str]:
     groups: Groups = {}
     formats: set[str] = set()
     for entry in [path] if isinstance(path, str) else path:
-        for file in expand(entry, kind):
+        for file in expand(entry, kind, pair):
             groups.setdefault(split_of(file, entry), []).append(file)
-            formats.add(FORMATS.get(file.suffix.lower(), "text") if kind == "auto" else kind)
+            formats.add("text" if pair else (format_of(file) or "text") if kind == "auto" else kind)
+            if inner_name(file) != file and formats & set(PACKED):
+                raise ConfigError(f"data.path '{file}': {formats.pop()} is compressed inside, unpack the file")
     if not groups:
         raise ConfigError("data.path is empty: give a file, a folder, a glob, hf:NAME or sample:NAME")
     if len(formats) > 1:
@@ -78,7 +91,7 @@ def find(path: str | list[str], kind: str) -> tuple[Groups, str]:
     return {name: groups[name] for name in ("train", "validation", "test") if name in groups}, formats.pop()
 
 
-def expand(entry: str, kind: str) -> list[Path]:
+def expand(entry: str, kind: str, pair: list[str] | None = None) -> list[Path]:
     """All data files that one entry of ``data.path`` means."""
     if entry.startswith("sample:"):
         entry = str(sample(entry.removeprefix("sample:")))
@@ -88,21 +101,36 @@ def expand(entry: str, kind: str) -> list[Path]:
             raise ConfigError(f"data.path '{path}' cannot be read: permission denied")
         return [path]
     if path.is_dir():
-        wanted = {ending for ending, name in FORMATS.items() if kind in ("auto", name)}
-        found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in wanted and visible(file, path)]
+        known = FORMATS.values() if kind == "auto" else [kind]
+        found = [file for file in sorted(path.rglob("*")) if format_of(file) in known and visible(file, path)]
+        if pair is not None:
+            sources = sorted(file for file in path.rglob(f"*.{pair[0]}*") if is_source(file, pair))
+            found = [file for file in sources if visible(file, path)]
         if any(file.suffix != ".json" for file in found):  # info.json and the like beside the data
             found = [file for file in found if file.suffix != ".json"]
         if not found:
-            raise ConfigError(f"data.path '{path}' holds no {'data' if kind == 'auto' else kind} files")
+            what = f"*.{pair[0]}" if pair is not None else "data" if kind == "auto" else kind
+            raise ConfigError(f"data.path '{path}' holds no {what} files")
         return found
     if glob.has_magic(entry):
         found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+        found = [file for file in found if pair is None or is_source(file, pair)]
         if not found:
             raise ConfigError(f"data.path '{entry}' matches no files")
         return found
     siblings = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
     hint = nearest(path.name, siblings) or " (for the Hugging Face Hub write hf:NAME)"
     raise ConfigError(f"data.path '{entry}' does not exist{hint}")
+
+
+def is_source(file: Path, pair: list[str]) -> bool:
+    """``train.en`` and ``train.en.gz`` hold the sources of the pair ``[en, de]``."""
+    return inner_name(file).suffix == f".{pair[0]}"
+
+
+def inner_name(path: Path) -> Path:
+    """The name without the ending that stands for a compression."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
 
 
 def visible(file: Path, root: Path) -> bool:
@@ -129,7 +157,7 @@ def split_of(file: Path, entry: str) -> str:
         below = file.parts[len(given.parts) : -1]
     else:
         below = file.parts[magic[0] : -1] if magic and not given.is_file() else ()
-    for name in [file.stem, *below[-1:]]:
+    for name in [inner_name(file).stem, *below[-1:]]:
         if (split := split_word(name)) is not None:
             return split
     return "train"

@@ -6,9 +6,19 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lightning_nlp.data.bad_rows import BadRow
 from lightning_nlp.data.files import fingerprint, split_word
-from lightning_nlp.data.reading import quieten
 from lightning_nlp.errors import ConfigError
+
+
+def quieten() -> None:
+    """The library's own progress bars and log lines are not ours to show: what goes wrong is said once, by us."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
 
 
 def open_hub(name: str, hub_config: str | None, streaming: bool) -> tuple[dict[str, Any], str]:
@@ -34,8 +44,6 @@ def open_hub(name: str, hub_config: str | None, streaming: bool) -> tuple[dict[s
     splits = {ours: found[theirs] for ours, theirs in name_splits(list(found)).items()}
     if not splits:
         raise ConfigError(f"data.path 'hf:{name}' has no train, validation or test split (it has {', '.join(found)})")
-    if streaming and local:
-        splits = {split: dataset.to_iterable_dataset() for split, dataset in splits.items()}
     if local:
         return splits, fingerprint({"saved": sorted(Path(name).rglob("*.arrow"))})
     return splits, hashlib.sha256(f"{name}|{hub_config}|{described(splits)}".encode()).hexdigest()
@@ -61,3 +69,35 @@ def described(splits: dict[str, Any]) -> str:
         checksums = sorted(getattr(dataset.info, "download_checksums", None) or {})
         parts.append(f"{split} {rows} {dataset.info.version} {checksums}")
     return "; ".join(parts)
+
+
+class DatasetRows:
+    """Rows of a memory-mapped dataset of the ``datasets`` library by number.
+
+    Args:
+        dataset: the rows.
+        name: of the split.
+        wanted: columns to read: decoding those that nobody asked for costs time.
+    """
+
+    def __init__(self, dataset: Any, name: str, wanted: tuple[str, ...]) -> None:
+        self._dataset = dataset.select_columns([column for column in dataset.column_names if column in wanted])
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def read(self, numbers: np.ndarray) -> list[Any]:
+        """Rows by number; one whose texts cannot be decoded is a ``BadRow``."""
+        try:
+            batch = self._dataset[numbers.tolist()]
+        except UnicodeDecodeError:  # the library does not check texts when it opens them
+            if len(numbers) == 1:
+                return [BadRow("invalid_utf8", "not UTF-8")]
+            return [row for number in numbers for row in self.read(np.array([number]))]
+        names = list(batch)
+        return [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+    def place(self, number: int, line: int = 0) -> str:
+        """Split and number, for a message."""
+        return f"{self._name} row {number}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
+from lightning_nlp.data.bad_rows import policy_of
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.sources import Row, Source, SourceConfig, open_splits
 from lightning_nlp.errors import ConfigError
@@ -28,6 +29,7 @@ class JoinedSource:
         known = [size for size in sizes if size is not None]
         self.num_rows = sum(known) if len(known) == len(sizes) else None
         self._ends = np.cumsum(known) if self.num_rows is not None else None
+        self.bad_rows = policy_of(next(iter(parts.values())))  # a setting of the data, the same for all
         content = "|".join(f"{name} {part.fingerprint}" for name, part in parts.items())
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -54,7 +56,7 @@ class JoinedSource:
                 else:
                     yield row
 
-    def scan(self, start: int) -> Iterator[Row]:
+    def scan(self, start: int, mark: dict[str, Any] | None = None) -> Iterator[Row]:
         if self._ends is None:
             yield from islice(chain.from_iterable(part.scan(0) for part in self.parts.values()), start, None)
             return
@@ -72,14 +74,7 @@ def open_mixture(mixture: MixtureConfig, config: SourceConfig, fields: dict[str,
     """
     opened: dict[str, dict[str, Source]] = {}
     for name, source in mixture.sources.items():
-        own = replace(
-            config,
-            path=source.path,
-            format=source.format if source.format != "auto" else config.format,
-            hub_config=source.hub_config,
-            streaming=source.streaming or config.streaming,
-            take=source.take if source.take is not None else config.take,
-        )
+        own = source.config(config)
         names = {split: f"{name}/{split}" for split in ("train", "validation", "test")}
         try:
             opened[name] = open_splits(own, {**fields, **source.columns}, names)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, groupby
 from typing import Any
 
-from lightning_nlp.data.documents import COUNTS
+from lightning_nlp.data.documents import total
 from lightning_nlp.data.lanes import Lane, Row
 from lightning_nlp.data.ramp import BatchRamp
 from lightning_nlp.data.workers import Workers
@@ -108,8 +108,8 @@ class TrainStream:
         return {"lanes": self._snapshots[step], "step": step, "order": self.fingerprint}
 
     def counts(self, step: int) -> dict[str, int]:
-        """Documents read, dropped and cut by the own lanes for the first ``step`` steps."""
-        return {name: sum(state["seen"][name] for state in self._snapshots[step].values()) for name in COUNTS}
+        """Documents read, dropped, cut and skipped (by kind) by the own lanes for the first ``step`` steps."""
+        return total(state["seen"] for state in self._snapshots[step].values())
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the step of ``state``, which must hold (at least) the own lanes.

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal
 
 import numpy as np
 
-from lightning_nlp.data.documents import COUNTS, Counts, SourceDocuments, counts_state
+from lightning_nlp.data.documents import Counts, SourceDocuments, counts_of, counts_state, total
 from lightning_nlp.data.lanes import Item, Lane
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.permutation import share
@@ -55,7 +55,7 @@ class MixedDocuments:
     @property
     def counts(self) -> Counts:
         """Of all sources together."""
-        return Counts(**{name: sum(getattr(part.counts, name) for part in self.parts) for name in COUNTS})
+        return counts_of(total(counts_state(part.counts) for part in self.parts))
 
     def at(self, step: int) -> None:
         self.step = step
@@ -151,8 +151,7 @@ class HomogeneousLane(Generic[Item]):
 
     def state(self) -> dict[str, Any]:
         states = {name: lane.state() for name, lane in self.lanes.items()}
-        seen = {name: sum(state["seen"][name] for state in states.values()) for name in COUNTS}
-        return {"sources": states, "seen": seen}
+        return {"sources": states, "seen": total(state["seen"] for state in states.values())}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name, lane in self.lanes.items():

@@ -15,18 +15,24 @@ import lightning.pytorch as L
 import torch.distributed
 
 from lightning_nlp.data.arithmetic import accumulation, batch_size
+from lightning_nlp.data.bad_rows import Extra, Policy, bad_of, refuse_long, usable
 from lightning_nlp.data.batches import EndlessBatches
 from lightning_nlp.data.budget import MULTIPLE
+from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
-from lightning_nlp.data.documents import COUNTS
+from lightning_nlp.data.documents import COUNTS, skipped_of, total
 from lightning_nlp.data.evaluation import evaluation_batches
+from lightning_nlp.data.filters import Filter
 from lightning_nlp.data.joined import JoinedSource, open_mixture
 from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.loader import TrainStream
+from lightning_nlp.data.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.prediction import prediction_batches
-from lightning_nlp.data.sources import Source, SourceConfig, open_splits
+from lightning_nlp.data.reading import ReadingConfig
+from lightning_nlp.data.sources import Format, Source, SourceConfig, open_splits
+from lightning_nlp.data.summary import NAMES, in_numbers, in_words
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
 from lightning_nlp.data.training import training_stream
@@ -45,12 +51,20 @@ class TextDataModule(L.LightningDataModule):
     Args:
         path: a file, glob or folder; ``hf:NAME`` for the Hugging Face Hub or a saved dataset; ``sample:NAME`` for a
             sample corpus built on this machine.
-        format: file format, by default told from the file name.
+        format: file format, by default told from the file name; those of text may be compressed (.gz, .zst).
         text_unit: what one row of a plain text file is.
         hub_config: configuration name of a Hub dataset.
-        streaming: read a Hub dataset without downloading it first.
+        streaming: read rows in the order they lie in, without downloading, unpacking or indexing anything first.
         validation_fraction: share of rows held out for validation where the data has no such split.
         take: use only the first so many rows of each split.
+        pair: endings of aligned files of lines, source first: ``[en, de]`` reads train.en beside train.de.
+        target_path: file with the targets for the lines of ``path``.
+        filters: conditions that rows must meet to be used.
+        bad_rows: ``error`` stops at a row that cannot be used, ``skip`` leaves it out and counts it; ``auto`` stops at
+            one among the first 1,000 rows and skips later ones.
+        bad_rows_budget: skipped rows that stop the run: a share of the rows read (below 1), or a number of rows.
+        also_bad: what else counts as a bad row: ``empty`` texts, ``long`` ones, a ``duplicate_id``.
+        reading: details of reading files.
         tokenizer: which tokenizer to train or load.
         max_length: tokens in a row; longer documents are split (language models) or cut (classification), and counted.
         mixture: several sources and how often each is drawn from, instead of ``path``.
@@ -67,6 +81,8 @@ class TextDataModule(L.LightningDataModule):
         shuffle: draw documents in a new order every epoch.
         workers: processes a rank that read and tokenise ahead (0: none); they change nothing of what comes out.
         seed: of the order (default: ``seed_everything``).
+        prepared: where to look for shards made by ``lightning-nlp prepare``: auto (the data directory), none, or a
+            folder, which must then have them.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("text",)
@@ -80,17 +96,26 @@ class TextDataModule(L.LightningDataModule):
     """The field that predictions are made from."""
     answer: ClassVar[str | None] = None
     """The field with the right answer, shown beside predictions where a row has it."""
+    tokenised: ClassVar[tuple[str, ...]] = ()
+    """Fields of which ``prepare`` needs the tokens alone, so that they can come out of prepared shards."""
 
     def __init__(
         self,
         path: str | list[str] | None = None,
         *,
-        format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto",
+        format: Format = "auto",
         text_unit: Literal["document", "paragraph", "line"] = "document",
         hub_config: str | None = None,
         streaming: bool = False,
         validation_fraction: float = 0.05,
         take: int | None = None,
+        pair: list[str] | None = None,
+        target_path: str | None = None,
+        filters: list[Filter] | None = None,
+        bad_rows: Policy = "auto",
+        bad_rows_budget: float = 0.01,
+        also_bad: list[Extra] | None = None,
+        reading: ReadingConfig = ReadingConfig(),  # noqa: B008 - frozen
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         max_length: int = 256,
         mixture: MixtureConfig = MixtureConfig(),  # noqa: B008 - frozen
@@ -107,6 +132,7 @@ class TextDataModule(L.LightningDataModule):
         shuffle: bool = True,
         workers: int = 0,
         seed: int | None = None,
+        prepared: str = "auto",
         columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -120,6 +146,13 @@ class TextDataModule(L.LightningDataModule):
             streaming=streaming,
             validation_fraction=validation_fraction,
             take=take,
+            pair=pair,
+            target_path=target_path,
+            filters=filters,
+            bad_rows=bad_rows,
+            bad_rows_budget=bad_rows_budget,
+            also_bad=also_bad,
+            reading=reading,
         )
         self.tokenizer_config = tokenizer
         self.columns = columns or {field: field for field in self.fields}
@@ -143,7 +176,7 @@ class TextDataModule(L.LightningDataModule):
         if workers < 0:
             raise ConfigError(f"data.workers must be at least 0, not {workers}")
         self.asked_eval_batch_size, self.workers = eval_batch_size, workers
-        self._seed = seed
+        self._seed, self.prepared = seed, prepared
         self.accumulation = 1
         self.ranks, self.rank = 1, 0
         self.splits: dict[str, Source] = {}
@@ -170,6 +203,12 @@ class TextDataModule(L.LightningDataModule):
         """
         raise TypeError(f"{type(self).__name__} does not say how a row becomes an example")
 
+    @property
+    def checked_prepare(self) -> Prepare:
+        """:meth:`prepare`, refusing long documents where the configuration counts them as bad."""
+        long = "long" in (self.source_config.also_bad or ())
+        return refuse_long(self.prepare, self.max_length) if long else self.prepare
+
     def settle(self, run: RunDirectory | None) -> None:
         """Decide what else the data decides (labels ...), once sources and tokenizer are there."""
 
@@ -192,13 +231,13 @@ class TextDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """On one process only: build samples, train or fetch the tokenizer, keep it with the run."""
-        self._open()
+        self.open()
         self._settle_tokenizer()
 
     def setup(self, stage: str) -> None:
         """On every process: open sources, load the tokenizer, derive the batch arithmetic."""
-        if not self.splits:
-            self._open()
+        if not self.splits or stage == "predict":  # predictions show texts, which prepared shards do not have
+            self.open()
             self._settle_tokenizer()
         self.settle(self.run)
         if stage == "fit" and self.trainer is not None:
@@ -209,7 +248,8 @@ class TextDataModule(L.LightningDataModule):
         elif self.trainer is not None:
             self.ranks, self.rank = data_ranks(self.trainer), data_rank(self.trainer)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the sources as they are, prepared or not."""
         if self.predict_path is not None:
             return
         if self.mixture.sources:
@@ -220,19 +260,40 @@ class TextDataModule(L.LightningDataModule):
     def _settle_tokenizer(self) -> None:
         self.tokenizer = settle_tokenizer(
             self.tokenizer_config,
-            self._texts,
+            self.texts,
             kept=self.run.tokenizer if self.run is not None else None,
             initial=self.initial_tokenizer,
             save=self._first_process(),
+            prepared=lambda: prepared_tokenizer(self),
         )
+        self.splits = use_prepared(self, say if self._first_process() else lambda line: None)
 
     def _first_process(self) -> bool:
         return self.trainer is None or self.trainer.is_global_zero
 
-    def _texts(self) -> Iterator[list[str]]:
+    def texts(self) -> Iterator[list[str]]:
+        """The texts of every training document in turn."""
         source = self.split("train")
         rows = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
-        return map(self.texts_of, rows)
+        return map(self.texts_of, usable(rows, source))
+
+    def config_of(self, source: str) -> SourceConfig:
+        """What a source of the mixture, or the only one (''), is opened with."""
+        return self.source_config if not source else self.mixture.sources[source].config(self.source_config)
+
+    def columns_of(self, source: str) -> dict[str, str]:
+        """``{field: column}`` of a source."""
+        return self.columns if not source else {**self.columns, **self.mixture.sources[source].columns}
+
+    @property
+    def needs_words(self) -> bool:
+        """``prepare`` asks which tokens begin a word."""
+        return False
+
+    @property
+    def one_text(self) -> bool:
+        """Rows are a text's tokens end to end, as in :func:`~lightning_nlp.data.objectives.causal_lm`."""
+        return False
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """The texts of a row, for training a tokenizer."""
@@ -335,6 +396,8 @@ class TextDataModule(L.LightningDataModule):
         self._stream = training_stream(self)
         if self._restored is not None:
             self._stream.restore(self._restored)
+        if isinstance(self._stream, BulkStream):
+            return EndlessBatches(self._stream, lambda batch: batch)
         return EndlessBatches(self._stream, self.collate)
 
     def teardown(self, stage: str) -> None:
@@ -380,25 +443,32 @@ class TextDataModule(L.LightningDataModule):
                 **own,
                 "lanes": {lane: value for share, _ in by_rank.values() for lane, value in share["lanes"].items()},
             }
-            counts = {name: sum(numbers[name] for _, numbers in by_rank.values()) for name in counts}
+            counts = total(numbers for _, numbers in by_rank.values())
         self._counts = counts
         return {**state, "train": own}
 
-    def counts(self, step: int) -> dict[str, int]:
-        """What became of the documents that this rank's lanes read in the first ``step`` optimizer steps."""
-        return self._stream.counts(step) if self._stream is not None else {}
-
     def summary(self) -> str:
         """What became of the documents read so far, over all ranks, as of the last checkpoint."""
-        counts = self._counts
-        text = f"{counts['documents']} documents read"
-        if counts["split"]:
-            text += f", {counts['split']} split over rows"
-        if counts["truncated"]:
-            text += f", {counts['truncated']} cut to {self.lengths} tokens ({counts['tokens_cut']} tokens lost)"
-        if counts["dropped"]:
-            text += f", {counts['dropped']} dropped (nothing to learn from)"
-        return text
+        return in_words(self._counts, self.lengths)
+
+    def counts(self, step: int) -> dict[str, int]:
+        """What became of this rank's rows in the first ``step`` steps, under the same names on all ranks."""
+        found = self._stream.counts(step) if self._stream is not None else {}
+        return {name: found.get(name, 0) for name in NAMES} if found else {}
+
+    def numbers(self, counts: dict[str, int]) -> dict[str, int]:
+        """Sums of :meth:`counts` over ranks as metrics, such as ``data/bad_rows``."""
+        return in_numbers(counts)
+
+    def check_budget(self, counts: dict[str, int]) -> None:
+        """Stop on all ranks at once, given sums of :meth:`counts` over ranks.
+
+        Raises:
+            DataError: more bad rows were skipped than allowed.
+        """
+        skipped = skipped_of(counts)
+        rows = counts["documents"] + counts["dropped"] + sum(skipped.values())
+        self.source_config.policy.check_budget(bad_of(skipped), rows, "train")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the position back; used when the training stream is made.

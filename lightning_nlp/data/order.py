@@ -10,6 +10,7 @@ import numpy as np
 
 from lightning_nlp.data.permutation import generator, permute
 from lightning_nlp.data.sources import Source
+from lightning_nlp.data.streams import Mark
 from lightning_nlp.errors import DataError
 
 ORDER_VERSION = 1
@@ -63,17 +64,22 @@ class BlockOrder:
             return self.source.num_rows
         return self.n_blocks * self.block_rows
 
-    def claim(self, lane: int, block: int, n_blocks: int = 0) -> None:
+    def claim(self, lane: int, block: int, n_blocks: int = 0, mark: Mark | None = None) -> None:
         """Lane ``lane`` goes on at ``block``: what a stream passes on its way there is kept for it.
 
         Args:
             lane: number of the lane.
             block: the next one it will read.
             n_blocks: blocks in an epoch of a stream, where a saved state knows (0: unknown).
+            mark: where that block begins in a stream, where a saved state knows.
         """
-        self._stream.claim(lane, block)
+        self._stream.claim(lane, block, mark)
         if n_blocks and self.source.num_rows is None:
             self._stream.n_blocks = n_blocks
+
+    def mark(self, block: int) -> Mark | None:
+        """Where a block of a stream begins, for as long as its lane reads it; None where there is no such thing."""
+        return self._stream.mark(block)
 
     def fingerprint(self) -> str:
         """Everything that fixes the order, as one line of ``name=value``."""
@@ -129,7 +135,8 @@ class StreamBlocks:
     """Consecutive blocks of a stream, numbered on through its passes.
 
     Lanes drift apart, so that a block may be passed long before its lane asks for it: a passed block is kept until
-    then. Asking for one that went by scans the stream again, from the first block that any lane still needs.
+    then. Asking for one that went by scans the stream again, from the first block that any lane still needs. Where the
+    stream says where it stands, that is held for the blocks that lanes read, so that a scan begins at the block itself.
     """
 
     def __init__(self, source: Source, block_rows: int, lanes: int) -> None:
@@ -137,14 +144,22 @@ class StreamBlocks:
         self.n_blocks: int | None = None
         self._wanted: dict[int, int] = {}
         self._kept: dict[int, list[dict[str, Any]]] = {}
+        self._marks: dict[int, Mark] = {}
         self._scan: Iterator[dict[str, Any]] | None = None
         self._next = 0
         self._empty_pass = True
 
-    def claim(self, lane: int, block: int) -> None:
-        """Keep blocks of ``lane`` from ``block`` on."""
+    def claim(self, lane: int, block: int, mark: Mark | None = None) -> None:
+        """Keep blocks of ``lane`` from ``block`` on, which begins at ``mark``."""
         self._wanted[lane] = block
         self._kept = {g: rows for g, rows in self._kept.items() if g % self.lanes != lane or g >= block}
+        self._marks = {g: at for g, at in self._marks.items() if g % self.lanes != lane or g >= block}
+        if mark is not None:
+            self._marks[block] = mark
+
+    def mark(self, block: int) -> Mark | None:
+        """Where ``block`` begins, where that is held."""
+        return self._marks.get(block)
 
     def read(self, block: int) -> list[dict[str, Any]]:
         """Rows of block ``block``, in the stream's order; its lane is expected to ask for its next one then.
@@ -162,16 +177,21 @@ class StreamBlocks:
         return self._kept.pop(block)
 
     def _start(self, block: int) -> None:
-        """Scan from ``block``, or from the beginning as long as the length of a pass is unknown."""
-        self._next = block if self.n_blocks else 0
-        self._scan = self.source.scan(self._next % (self.n_blocks or 1) * self.block_rows)
+        """Scan from ``block``, or from the beginning as long as neither its place nor the length of a pass is known."""
+        mark = self._marks.get(block)
+        self._next = block if self.n_blocks or mark is not None else 0
+        start = (self._next % self.n_blocks if self.n_blocks else self._next) * self.block_rows
+        self._scan = self.source.scan(start) if mark is None else self.source.scan(start, mark)
 
     def _advance(self) -> None:
         """Read one block, and go over to the next pass when the stream ends."""
         assert self._scan is not None
+        wanted = self._wanted.get(self._next % self.lanes, self._next + 1) <= self._next
+        if wanted and hasattr(self._scan, "mark"):
+            self._marks[self._next] = self._scan.mark()
         rows = list(islice(self._scan, self.block_rows))
         if rows:
-            if self._wanted.get(self._next % self.lanes, self._next + 1) <= self._next:
+            if wanted:
                 self._kept[self._next] = rows
             self._next += 1
             self._empty_pass = False

@@ -26,7 +26,9 @@ def prediction_source(data: TextDataModule) -> Source:
     columns = {data.asked: "text" if plain else data.columns[data.asked]}
     if data.answer is not None and not plain:
         columns[data.answer] = data.columns[data.answer]
-    config = SourceConfig(path=data.predict_path, text_unit="line", validation_fraction=0.0)
+    config = SourceConfig(
+        path=data.predict_path, text_unit="line", validation_fraction=0.0, reading=data.source_config.reading
+    )
     return open_splits(config, columns, {"train": "input"}, frozenset(columns) - {data.asked})["train"]
 
 

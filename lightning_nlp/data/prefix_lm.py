@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_nlp.data.damaged_text import first_part
+from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.objectives import IGNORED, Example, cut_pair, in_turn, prefix_lm, split_point, with_ends
 from lightning_nlp.data.objectives.pieces import LEAST, piece_id, pieces
 from lightning_nlp.data.token_bytes import TokenBytes
@@ -60,6 +61,7 @@ class PrefixLMData(PrefixData):
     """
 
     several: ClassVar[bool] = True
+    tokenised: ClassVar[tuple[str, ...]] = ("text",)
 
     def __init__(self, path: str | list[str] | None = None, *, text_column: str = "text", **kwargs: Any) -> None:
         super().__init__(path, columns={"text": text_column}, **kwargs)
@@ -68,7 +70,7 @@ class PrefixLMData(PrefixData):
         assert self.tokenizer is not None
         return [
             self._examples(ids, row)
-            for ids, row in zip(self.tokenizer.encode_batch([row["text"] for row in rows]), rows, strict=True)
+            for ids, row in zip(token_ids(self.tokenizer, [row["text"] for row in rows]), rows, strict=True)
         ]
 
     def _examples(self, ids: np.ndarray, row: dict[str, Any]) -> Example | None:
@@ -89,7 +91,7 @@ class PrefixLMData(PrefixData):
         assert self.tokenizer is not None
         found: list[Example | None] = []
         if self.predict_path is not None:
-            for ids, row in zip(self.tokenizer.encode_batch([row["text"] for row in rows]), rows, strict=True):
+            for ids, row in zip(token_ids(self.tokenizer, [row["text"] for row in rows]), rows, strict=True):
                 found.append(self.prompt(ids, row["id"]) if len(ids) else None)
             return found
         for example in self.prepare(rows):
@@ -117,6 +119,7 @@ class PrefixPairsData(PrefixData):
     """
 
     fields: ClassVar[tuple[str, ...]] = ("source", "target")
+    tokenised: ClassVar[tuple[str, ...]] = ("source", "target")
     asked: ClassVar[str] = "source"
     answer: ClassVar[str | None] = "target"
 
@@ -146,7 +149,7 @@ class PrefixPairsData(PrefixData):
     def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         assert self.tokenizer is not None
         bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
-        sources, targets = (self.tokenizer.encode_batch([row[field] for row in rows]) for field in self.fields)
+        sources, targets = (token_ids(self.tokenizer, [row[field] for row in rows]) for field in self.fields)
         found: list[Example | None] = []
         for source, target, row in zip(sources, targets, rows, strict=True):
             if len(source) == 0 or len(target) == 0:
@@ -166,7 +169,7 @@ class PrefixPairsData(PrefixData):
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         """Sources, to be answered."""
         assert self.tokenizer is not None
-        sources = self.tokenizer.encode_batch([row["source"] for row in rows])
+        sources = token_ids(self.tokenizer, [row["source"] for row in rows])
         return [
             self.prompt(with_ends(ids, None, self.tokenizer.eos_id), row["id"]) if len(ids) else None
             for ids, row in zip(sources, rows, strict=True)

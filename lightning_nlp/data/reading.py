@@ -1,112 +1,329 @@
-"""Reading local files with the ``datasets`` library, and telling which file and row is wrong when it cannot."""
+"""Rows of the local files of one split, as one sequence, whatever their format."""
 
 from __future__ import annotations
 
-import csv
-import glob
-import json
+import functools
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lightning_nlp.data import parsing, records
+from lightning_nlp.data.bad_rows import BadRow
+from lightning_nlp.data.compressed import open_bytes
+from lightning_nlp.data.files import inner_name
+from lightning_nlp.data.json_arrays import JsonArray, is_array
+from lightning_nlp.data.pairs import PairedFiles
+from lightning_nlp.data.parsing import Values
+from lightning_nlp.data.text_files import RowFile, TextFile
 from lightning_nlp.errors import ConfigError, DataError
 
-READERS = {"text": "text", "jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet"}
-CSV_CELL = 1 << 30
-"""A document may be longer than the 128 kB that Python's csv module allows by default."""
+LARGE = 1 << 25
+"""Bytes of all files of a split; of a smaller one offsets and tables are held in memory."""
+OPEN_FILES = 128
+"""Files that access by number holds open; a process may have about a thousand."""
+FIRST_LOOK = 100
+"""Rows whose keys are taken for the columns of a file of JSON lines."""
+UNITS = {
+    "document": (records.document, parsing.parse_text),
+    "paragraph": (records.paragraphs, parsing.parse_paragraph),
+    "line": (records.lines, parsing.parse_text),
+}
 
 
-def quieten() -> None:
-    """The library's own progress bars and log lines are not ours to show: what goes wrong is said once, by us."""
-    import datasets
+@dataclass(frozen=True)
+class ReadingConfig:
+    """Details of reading files.
 
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    Attributes:
+        column_names: of CSV and TSV files that have no heading.
+        quotes: cells of CSV and TSV files may be quoted; where False, a quote is a character like any other.
+        max_row_bytes: a longer line or record is a bad row: a line break is missing, or the file is none of text.
+        retries: how often to try again when reading fails, waiting 1, 2, 4 ... seconds, at most 30.
+    """
+
+    column_names: list[str] | None = None
+    quotes: bool = True
+    max_row_bytes: int = 10_000_000
+    retries: int = 5
+
+    def __post_init__(self) -> None:
+        if self.max_row_bytes < 1:
+            raise ConfigError(f"data.reading.max_row_bytes must be at least 1, not {self.max_row_bytes}")
+        if self.retries < 0:
+            raise ConfigError(f"data.reading.retries must be at least 0, not {self.retries}")
+        if self.column_names is not None and len(set(self.column_names)) != len(self.column_names):
+            raise ConfigError("data.reading.column_names names a column twice")
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one split, in reading order."""
+    """The files of one split, in reading order.
+
+    Attributes:
+        split: its name.
+        paths: the files; with ``targets``, those of the sources.
+        kind: their format.
+        text_unit: what a row of plain text is.
+        wanted: columns to read from tables of columns.
+        reading: details.
+        targets: files of lines aligned with those of ``paths``.
+        tolerant: a file that cannot be read counts as one bad row.
+    """
 
     split: str
     paths: tuple[Path, ...]
     kind: str
+    text_unit: str
+    wanted: tuple[str, ...]
+    reading: ReadingConfig
+    targets: tuple[Path, ...] = ()
+    tolerant: bool = False
 
-    def load(self, text_unit: str, streaming: bool) -> Any:
-        """Open them as a dataset.
+    @functools.cached_property
+    def parts(self) -> list[RowFile]:
+        """The files that hold anything.
 
         Raises:
-            DataError: empty or malformed; names file and row.
+            DataError: all of them are empty, or one is damaged.
         """
-        import datasets
-
-        quieten()
-        filled = [str(path) for path in self.paths if path.stat().st_size]
+        filled = [number for number, path in enumerate(self.paths) if path.stat().st_size]
         if not filled:
             raise DataError(f"the {self.split} data has no rows: {self.paths[0]} is empty")
-        options: dict[str, Any] = {}
-        if self.kind == "text":
-            options = {"sample_by": text_unit, "encoding": "utf-8-sig"}
-        elif self.kind in ("csv", "tsv"):
-            # Cells are text as they stand: "null", "NA" and "007" are words here, not missing values or numbers.
-            options = {"sep": self.separator, "keep_default_na": False, "encoding": "utf-8-sig"}
-            names = next(self._cells(Path(filled[0])), [])
-            if names and all(names) and len(set(names)) == len(names):
-                options["features"] = datasets.Features({name: datasets.Value("string") for name in names})
+        return [self._guarded(number) for number in filled]
+
+    @functools.cached_property
+    def _large(self) -> bool:
+        """Too much for offsets and converted copies to be held in memory."""
+        return sum(path.stat().st_size for path in self.paths) >= LARGE
+
+    def _guarded(self, number: int) -> RowFile:
         try:
-            found = datasets.load_dataset(
-                READERS[self.kind],
-                data_files={self.split: [glob.escape(path) for path in filled]},
-                streaming=streaming,
-                **options,
-            )
-        except Exception as error:  # one of many kinds, with the reason in a cause; we look for the row ourselves
-            raise self.explain(error) from error
-        return found[self.split]
+            return self._opened(number)
+        except (DataError, OSError) as error:
+            if not self.tolerant:
+                raise error if isinstance(error, DataError) else broken(self.paths[number], error) from error
+            return DamagedFile(self.paths[number], error)
 
-    @property
-    def separator(self) -> str:
-        """Between cells."""
-        return "\t" if self.kind == "tsv" else ","
+    def _opened(self, number: int) -> RowFile:
+        path, limit = self.paths[number], self.reading.max_row_bytes
+        if self.targets:
+            return PairedFiles(path, self.targets[number], limit, self._large)
+        if self.kind in ("parquet", "arrow"):
+            from lightning_nlp.data.table_files import TableFile
 
-    def _cells(self, path: Path) -> Iterator[list[str]]:
-        csv.field_size_limit(CSV_CELL)
-        with path.open(encoding="utf-8-sig", newline="", errors="replace") as stream:
-            yield from csv.reader(stream, delimiter=self.separator)
+            return TableFile(path, self.wanted, self._large)
+        if self.kind == "text":
+            cut, parse = UNITS[self.text_unit]
+            whole = self.text_unit == "document"
+            return TextFile(
+                path, cut, parse if whole else parsing.limited(parse, limit), UNLIMITED if whole else limit,
+                self.text_unit, columns=["text"], keep=self._large,
+            )  # fmt: skip
+        if self.kind == "jsonl":
+            if inner_name(path).suffix.lower() == ".json" and is_array(path):
+                return JsonArray(path)
+            one = parsing.limited(parsing.parse_json, limit)
+            return TextFile(path, records.filled_lines, one, limit, "jsonl", keep=self._large)
+        return self._table(path, limit)
+
+    def _table(self, path: Path, limit: int) -> TextFile:
+        separator, quotes, names = "\t" if self.kind == "tsv" else ",", self.reading.quotes, self.reading.column_names
+        cut = records.table(separator) if quotes else records.rows_without_quotes
+        if names is None:
+            with open_bytes(path) as stream:
+                _, _, heading = next(cut(stream, 0, limit), (0, 0, b""))
+            found = parsing.cells_of(heading, separator, quotes)
+            if isinstance(found, BadRow):
+                raise DataError(f"{path} row 1: {found.reason}")
+            header, names = True, found
+        else:
+            header = False
+        parse = parsing.limited(parsing.parse_cells(names, separator, quotes), limit)
+        settings = f"{self.kind} {quotes} {header}"
+        return TextFile(
+            path, cut, parse, limit, settings, heading=header, columns=names, by_lines=not quotes, keep=self._large
+        )
+
+    # Columns --------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def columns(self) -> list[str] | None:
+        """Columns of the first file that knows them, or the keys of its first rows; None where no row has any."""
+        for part in self.parts:
+            if part.columns is not None:
+                return part.columns
+            known: dict[str, None] = {}
+            for number, (_, values) in enumerate(part.scan(0)):
+                if not isinstance(values, BadRow):
+                    known |= dict.fromkeys(values)
+                if number == FIRST_LOOK:
+                    break
+            if known:
+                return list(known)
+        return None
+
+    # Access by number -----------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _numbered(self) -> tuple[list[RowFile], np.ndarray]:
+        """Files, and the number of the first row of each (and one more)."""
+        parts, sizes = [], [0]
+        for part in self.parts:
+            try:
+                sizes.append(len(part))
+                part.close()
+            except (DataError, OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+                if not self.tolerant or isinstance(part, PairedFiles):
+                    raise error if isinstance(error, DataError) else broken(part.path, error) from error
+                part = DamagedFile(part.path, error)
+                sizes.append(len(part))
+            parts.append(part)
+        return parts, np.cumsum(sizes)
+
+    def __len__(self) -> int:
+        return int(self._numbered[1][-1])
+
+    def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
+        """Rows by number, in the order asked for."""
+        _, starts = self._numbered
+        of = np.searchsorted(starts, numbers, side="right") - 1
+        if len(of) and (of == of[0]).all():
+            return self._used(int(of[0])).read(numbers - starts[of[0]])
+        found: list[Any] = [None] * len(numbers)
+        for number in np.unique(of):
+            places = np.flatnonzero(of == number)
+            rows = self._used(int(number)).read(numbers[places] - starts[number])
+            for place, row in zip(places.tolist(), rows, strict=True):
+                found[place] = row
+        return found
+
+    def _used(self, number: int) -> RowFile:
+        """A file that is read now; the one whose last reading is longest ago is closed when too many are open."""
+        parts, recent = self._numbered[0], self._recent
+        recent[number] = None
+        recent.move_to_end(number)
+        if len(recent) > OPEN_FILES:
+            parts[recent.popitem(last=False)[0]].close()
+        return parts[number]
+
+    @functools.cached_property
+    def _recent(self) -> OrderedDict[int, None]:
+        return OrderedDict()
+
+    # Access in order ------------------------------------------------------------------------------------------
+
+    def cursor(self, mark: list[int] | None = None) -> FilesCursor:
+        """Rows one after the other, from a mark on."""
+        return FilesCursor(self, *(mark or (0, 0)))
+
+    # Messages -------------------------------------------------------------------------------------------------
+
+    def place(self, number: int, line: int = 0) -> str:
+        """File and row (line, where rows are lines) of row ``number`` of the split."""
+        for part in self.parts:
+            try:
+                rows = part.count()
+            except (OSError, ValueError):  # its end cannot be read
+                return str(part.path)
+            if number < rows:
+                return part.place(number, line)
+            number -= rows
+        return f"{self.split} row {number}"
 
     def explain(self, error: Exception) -> DataError | ConfigError:
         """What is wrong with the files, given that reading them raised ``error``."""
         if isinstance(error, (DataError, ConfigError)):
             return error
-        if "corresponds to no data" in str(error):
-            return DataError(f"the {self.split} data has no rows: {self.paths[0]} is blank")
-        for path in self.paths:
-            if (found := diagnose(path, self.kind, self.separator)) is not None:
-                return DataError(found)
         return DataError(f"cannot read {self.kind} data of {self.paths[0]}: {root_cause(error)}")
 
-    def place(self, number: int) -> str:
-        """File and row (line, for JSON lines) of row ``number`` of the split, where it can be told."""
-        left = number
-        for path in (path for path in self.paths if path.stat().st_size):
-            for row in self._rows(path):
-                if not left:
-                    return f"{path} row {row}"
-                left -= 1
-        return f"{self.split} row {number}"
 
-    def _rows(self, path: Path) -> Iterator[int]:
-        """Number of every row of a file, as a person counts them."""
-        if self.kind == "jsonl" and path.suffix != ".json":  # .json may be one array, without a row a line
-            with path.open("rb") as stream:
-                yield from (number for number, line in enumerate(stream, 1) if line.strip())
-        elif self.kind == "parquet":
-            import pyarrow.parquet
+UNLIMITED = 1 << 62
 
-            yield from range(1, pyarrow.parquet.ParquetFile(path).metadata.num_rows + 1)
-        elif self.kind in ("csv", "tsv"):
-            yield from (number for number, cells in enumerate(self._cells(path), 1) if cells and number > 1)
+
+class FilesCursor:
+    """Rows of a split in order; ``mark()`` is where the next one begins, as two integers."""
+
+    def __init__(self, files: Files, part: int, mark: int) -> None:
+        self._files, self._part, self._mark = files, part, mark
+        self._rows: Iterator[tuple[int, Values | BadRow]] | None = None
+
+    def __iter__(self) -> FilesCursor:
+        return self
+
+    def __next__(self) -> Values | BadRow:
+        while self._part < len(self._files.parts):
+            part = self._files.parts[self._part]
+            if self._rows is None:
+                self._rows = part.scan(self._mark)
+            try:
+                self._mark, values = next(self._rows)
+                return values
+            except StopIteration:
+                self._skip_to_next()
+            except (OSError, ValueError) as error:
+                if not permanent(error):
+                    raise
+                if not self._files.tolerant:
+                    raise broken(part.path, error) from error
+                self._skip_to_next()
+                return unreadable(error)
+        raise StopIteration
+
+    def _skip_to_next(self) -> None:
+        self._part, self._mark, self._rows = self._part + 1, 0, None
+
+    def mark(self) -> list[int]:
+        """Number of the file, and place in it."""
+        return [self._part, self._mark]
+
+
+class DamagedFile:
+    """A file that cannot be read: one bad row."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        self.path, self._row = path, unreadable(error)
+        self.columns: list[str] | None = None
+
+    def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
+        if not mark:
+            yield 1, self._row
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
+        return [self._row for _ in numbers]
+
+    def close(self) -> None:
+        """There is nothing."""
+
+    def count(self) -> int:
+        return 1
+
+    def place(self, number: int, line: int = 0) -> str:
+        return str(self.path)
+
+
+def permanent(error: Exception) -> bool:
+    """The content is wrong, so that reading it again would end the same."""
+    if isinstance(error, OSError):
+        text = str(error).lower()
+        return any(word in text for word in ("truncated", "inflate failed", "zstd", "corrupt", "deserialize"))
+    return True
+
+
+def unreadable(error: Exception) -> BadRow:
+    """What is wrong with the rest of a file."""
+    return BadRow("unreadable_file", f"cannot be read further: {root_cause(error)}")
+
+
+def broken(path: Path, error: Exception) -> DataError:
+    """One line that names the file."""
+    return DataError(f"{path}: {root_cause(error)}")
 
 
 def root_cause(error: BaseException) -> str:
@@ -114,77 +331,3 @@ def root_cause(error: BaseException) -> str:
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def diagnose(path: Path, kind: str, separator: str = ",") -> str | None:
-    """The first thing in a file that cannot be read; None when all is well."""
-    try:
-        if kind == "parquet":
-            import pyarrow.parquet
-
-            try:
-                pyarrow.parquet.ParquetFile(path).read()
-            except Exception as error:  # any failure to read is the diagnosis
-                return f"{path}: {str(error).splitlines()[0]}"
-            return None
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                try:
-                    line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    return f"{path} row {number}: not UTF-8 (byte {error.start + 1} of the line)"
-        if kind == "jsonl":
-            return bad_json(path)
-        if kind in ("csv", "tsv"):
-            return bad_cells(path, separator)
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
-    return None
-
-
-def bad_json(path: Path) -> str | None:
-    """The first line that is no JSON object, or whose values are of another type than those before."""
-    types: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig") as stream:
-        if path.suffix == ".json" and stream.read(4096).lstrip().startswith("["):
-            stream.seek(0)
-            try:
-                json.load(stream)
-            except json.JSONDecodeError as error:
-                return f"{path} line {error.lineno}: malformed JSON ({error.msg})"
-            return None
-        stream.seek(0)
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()
-            except json.JSONDecodeError as error:
-                return f"{path} row {number}: malformed JSON ({error.msg})"
-            except UnicodeEncodeError:
-                return f"{path} row {number}: half a surrogate pair is no text"
-            if not isinstance(row, dict):
-                return f"{path} row {number}: not a JSON object"
-            for key, value in row.items():
-                if value is None:
-                    continue
-                kind = "number" if isinstance(value, (int, float)) else type(value).__name__
-                if types.setdefault(key, kind) != kind:
-                    return f"{path} row {number}: '{key}' holds {kind}, rows before hold {types[key]}"
-    return None
-
-
-def bad_cells(path: Path, separator: str) -> str | None:
-    """The first row with another number of cells than the heading."""
-    csv.field_size_limit(CSV_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=separator, strict=True)
-        try:
-            width = len(next(reader, []))
-            for number, cells in enumerate(reader, 2):
-                if cells and len(cells) != width:
-                    return f"{path} row {number}: {len(cells)} cells instead of {width}"
-        except csv.Error as error:
-            return f"{path} line {reader.line_num}: malformed CSV ({error})"
-    return None

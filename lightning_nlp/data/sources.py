@@ -1,30 +1,32 @@
 """Where text comes from: local files, the Hugging Face Hub, saved datasets, sample builders; one interface.
 
-Reading and memory-mapping is the business of the ``datasets`` library; here are names, splits, checks and messages.
+Local files are read here, because only so does a row have a place to jump to and a bad one cost no other; datasets of
+the Hub and saved ones are the business of the ``datasets`` library.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from lightning_nlp.data import files
-from lightning_nlp.data.hub import open_hub
-from lightning_nlp.data.permutation import share
-from lightning_nlp.data.reading import Files, root_cause
-from lightning_nlp.errors import ConfigError, DataError, nearest
+from lightning_nlp.data.bad_rows import FILTERED, STRICT, BadRow, BadRows, Extra, Policy
+from lightning_nlp.data.columns import Columns, Row
+from lightning_nlp.data.filters import Filter
+from lightning_nlp.data.hub import DatasetRows, open_hub
+from lightning_nlp.data.pairs import partner
+from lightning_nlp.data.reading import Files, ReadingConfig
+from lightning_nlp.data.repeated_ids import repeated
+from lightning_nlp.data.retry import Attempts, transient
+from lightning_nlp.data.splitting import hash_split
+from lightning_nlp.data.streams import HubFeed, Mark, RowsFeed, StreamSource
+from lightning_nlp.errors import ConfigError, DataError
 
-Row = dict[str, Any]
-SPLIT_KEY = (20260101,)
-"""Fixed: a row stays in its split whatever the run's seed is."""
-TEXTS = frozenset({"text", "text_pair", "source", "target", "prompt", "response"})
-"""Fields that hold text, which may be empty."""
-MAY_BE_EMPTY = TEXTS | {"messages"}
-"""Objectives say what becomes of an empty one."""
+Format = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet", "arrow"]
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,45 @@ class SourceConfig:
     """What to read. See :class:`lightning_nlp.data.module.TextDataModule` for the meaning of each field."""
 
     path: str | list[str]
-    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    format: Format = "auto"
     text_unit: Literal["document", "paragraph", "line"] = "document"
     hub_config: str | None = None
     streaming: bool = False
     validation_fraction: float = 0.05
     take: int | None = None
+    pair: list[str] | None = None
+    target_path: str | None = None
+    filters: list[Filter] | None = None
+    bad_rows: Policy = "error"
+    bad_rows_budget: float = 0.01
+    also_bad: list[Extra] | None = None
+    reading: ReadingConfig = ReadingConfig()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(f"data.validation_fraction must be in [0, 1), not {self.validation_fraction}")
         if self.take is not None and self.take < 1:
             raise ConfigError(f"data.take must be at least 1, not {self.take}")
+        if self.pair is not None and len(self.pair) != 2:
+            raise ConfigError(f"data.pair holds two endings, such as [en, de], not {self.pair}")
+        if self.pair is not None and self.target_path is not None:
+            raise ConfigError("data.pair and data.target_path say the same: give one")
+        if self.streaming and "duplicate_id" in (self.also_bad or ()):
+            raise ConfigError("data.also_bad duplicate_id needs data.streaming false: a stream cannot be read first")
+
+    @property
+    def policy(self) -> BadRows:
+        """What to do about bad rows."""
+        return BadRows(self.bad_rows, self.bad_rows_budget, frozenset(self.also_bad or ()))
 
 
 class Source(Protocol):
-    """Rows of one split. ``num_rows`` is None for a stream, which can only be scanned."""
+    """Rows of one split. ``num_rows`` is None for a stream, which can only be scanned.
+
+    A row holds our fields, its ``id`` and its ``number`` in the files; or, where it cannot be used and the policy is
+    not to stop at once, ``bad`` instead of fields. Readers go through :func:`~lightning_nlp.data.bad_rows.examine` or
+    :func:`~lightning_nlp.data.bad_rows.usable`.
+    """
 
     name: str
     num_rows: int | None
@@ -56,171 +81,87 @@ class Source(Protocol):
     def read(self, indices: np.ndarray) -> list[Row]:
         """Rows by number, in the order asked for."""
 
-    def scan(self, start: int) -> Iterator[Row]:
-        """Rows from ``start`` on."""
+    def scan(self, start: int, mark: Mark | None = None) -> Iterator[Row]:
+        """Rows from ``start`` on. What it returns may have ``mark()``, which then helps a later scan to begin there."""
 
 
-class Columns:
-    """Maps our fields to columns and checks values.
+class Numbered(Protocol):
+    """Rows of a split by number, before they are mapped to our fields."""
 
-    Args:
-        name: of the split; begins the id of a row that has none of its own.
-        fields: ``{our field: column}``.
-        known: all columns, where they are known before reading.
-        files: where the rows lie, for messages.
-        optional: fields that may be missing.
-    """
+    def __len__(self) -> int:
+        """How many."""
 
-    def __init__(
-        self,
-        name: str,
-        fields: dict[str, str],
-        known: list[str] | None,
-        files: Files | None,
-        optional: frozenset[str] = frozenset(),
-    ) -> None:
-        self.name, self.fields, self.files, self.optional = name, fields, files, optional
-        if known is not None:
-            self._check(known)
+    def read(self, numbers: np.ndarray) -> list[Any]:
+        """Values, or what is wrong with them."""
 
-    def _check(self, known: list[str]) -> None:
-        for field, column in self.fields.items():
-            if column not in known and field not in self.optional:
-                hint = f"{nearest(column, known)} (columns: {', '.join(known)})"
-                raise ConfigError(f"data.{field}_column '{column}' is not in the {self.name} data{hint}")
-
-    def place(self, number: int) -> str:
-        """Where row ``number`` stands, for a message."""
-        return self.files.place(number) if self.files is not None else f"{self.name} row {number}"
-
-    def row(self, number: int, values: Row) -> Row:
-        """Our fields and an ``id``: the row's own, or split and row number.
-
-        Raises:
-            ConfigError: a column that no row has.
-            DataError: a missing value, or a text that is none; names file and row.
-        """
-        identity = values.get("id") if "id" not in self.fields else None
-        found: Row = {"id": f"{self.name}:{number}" if identity is None else str(identity)}
-        for field, column in self.fields.items():
-            value = values.get(column)
-            if value is None and field in self.optional:
-                continue
-            if value is None or (value == "" and field not in MAY_BE_EMPTY):
-                self._check(list(values))
-                raise DataError(f"{self.place(number)}: column '{column}' is empty")
-            if field in TEXTS and not isinstance(value, str):
-                raise DataError(f"{self.place(number)}: column '{column}' holds {type(value).__name__}, not text")
-            found[field] = value
-        return found
+    def place(self, number: int, line: int = 0) -> str:
+        """Where a row stands, for a message."""
 
 
 class IndexedSource:
-    """Random access to a memory-mapped Arrow dataset.
+    """Random access to rows.
 
     Args:
         name: of the split.
-        dataset: the rows.
+        rows: all of them, by number.
         columns: maps them.
         fingerprint: of the content.
-        numbers: of the rows in the files, where the dataset is a selection of them.
+        numbers: of the rows in the split, where these are not all.
+        bad_rows: what to do about rows that cannot be used.
+        retries: failures in a row after which to give up.
+
+    Raises:
+        DataError: there are none.
     """
-
-    def __init__(
-        self, name: str, dataset: Any, columns: Columns, fingerprint: str, numbers: np.ndarray | None = None
-    ) -> None:
-        self.name, self.columns, self.fingerprint, self.numbers = name, columns, fingerprint, numbers
-        self.num_rows: int | None = len(dataset)
-        if not self.num_rows:
-            raise DataError(f"the {name} data has no rows")
-        wanted = {*columns.fields.values(), "id"}  # decoding columns nobody asked for costs time
-        self.dataset = dataset.select_columns([name for name in dataset.column_names if name in wanted])
-
-    def read(self, indices: np.ndarray) -> list[Row]:
-        indices = np.asarray(indices)
-        try:
-            batch = self.dataset[indices.tolist()]
-        except UnicodeDecodeError as error:  # the library checks neither JSON nor Parquet strings when it opens them
-            files = self.columns.files
-            if files is not None and files.kind != "parquet":
-                raise files.explain(error) from error
-            raise DataError(f"{self._first_undecodable(indices)}: not UTF-8") from error
-        numbers = indices if self.numbers is None else self.numbers[indices]
-        names, rows = list(batch), zip(*batch.values(), strict=True)
-        return [
-            self.columns.row(int(number), dict(zip(names, values, strict=True)))
-            for number, values in zip(numbers, rows, strict=True)
-        ]
-
-    def _first_undecodable(self, indices: np.ndarray) -> str:
-        for index in indices.tolist():
-            try:
-                self.dataset[index]
-            except UnicodeDecodeError:
-                return self.columns.place(index if self.numbers is None else int(self.numbers[index]))
-        return f"the {self.name} data"
-
-    def scan(self, start: int) -> Iterator[Row]:
-        assert self.num_rows is not None
-        for first in range(start, self.num_rows, 256):
-            yield from self.read(np.arange(first, min(first + 256, self.num_rows)))
-
-
-class StreamSource:
-    """Sequential access to an iterable dataset.
-
-    Args:
-        name: of the split.
-        dataset: the rows.
-        columns: maps them.
-        fingerprint: of the content.
-        keep: range of hashed row numbers that belongs to the split.
-        take: rows after which to stop.
-        explain: turns what the library raises into one line.
-    """
-
-    num_rows: int | None = None
 
     def __init__(
         self,
         name: str,
-        dataset: Any,
+        rows: Numbered,
         columns: Columns,
         fingerprint: str,
+        numbers: np.ndarray | None = None,
         *,
-        keep: tuple[float, float] = (0.0, 1.0),
-        take: int | None = None,
-        explain: Callable[[Exception], Exception],
+        size: int | None = None,
+        bad_rows: BadRows = STRICT,
+        retries: int = 5,
     ) -> None:
-        self.name, self.dataset, self.columns, self.fingerprint = name, dataset, columns, fingerprint
-        self.keep, self.take, self.explain = keep, take, explain
+        self.name, self.rows, self.columns, self.fingerprint, self.numbers = name, rows, columns, fingerprint, numbers
+        self.bad_rows, self._retries = bad_rows, retries
+        self.num_rows: int | None = min(len(rows), size or len(rows)) if numbers is None else len(numbers)
+        if not self.num_rows:
+            raise DataError(f"the {name} data has no rows")
+        self._repeated = frozenset[int]()
+        if "duplicate_id" in bad_rows.also:
+            self._repeated = repeated(self.scan(0))
 
     def read(self, indices: np.ndarray) -> list[Row]:
-        raise TypeError("a stream can only be scanned")
+        indices = np.asarray(indices)
+        numbers = indices if self.numbers is None else np.asarray(self.numbers[indices])
+        try:
+            found = Attempts(self._retries).call(lambda: self.rows.read(numbers))
+        except Exception as error:  # sorted out by its kind
+            if transient(error):
+                raise DataError(f"reading the {self.name} data failed {self._retries + 1} times: {error}") from error
+            raise
+        return [self._row(number, values) for number, values in zip(numbers.tolist(), found, strict=True)]
 
-    def scan(self, start: int) -> Iterator[Row]:
-        kept = 0
-        for number, values in self._numbered():
-            if self.keep != (0.0, 1.0):
-                place = float(share(np.array([number]), SPLIT_KEY)[0])
-                if not self.keep[0] <= place < self.keep[1]:
-                    continue
-            if self.take is not None and kept >= self.take:
-                return
-            kept += 1
-            if kept > start:
-                yield self.columns.row(number, values)
+    def _row(self, number: int, values: Any) -> Row:
+        row = self.columns.row(number, values)
+        if number in self._repeated and "bad" not in row:
+            row = {**row, "bad": BadRow("duplicate_id", f"an earlier row has the id '{row['id']}' too")}
+        if "bad" in row and self.bad_rows.policy == "error" and row["bad"].kind != FILTERED:
+            raise DataError(f"{self.place(number, row['bad'].line)}: {row['bad'].reason}")
+        return row
 
-    def _numbered(self) -> Iterator[tuple[int, Row]]:
-        rows = enumerate(self.dataset)
-        while True:
-            try:
-                found = next(rows, None)
-            except Exception as error:  # the library raises a dozen kinds for malformed content
-                raise self.explain(error) from error
-            if found is None:
-                return
-            yield found
+    def place(self, number: int, line: int = 0) -> str:
+        """Where row ``number`` of the files stands, for a message."""
+        return self.rows.place(number, line)
+
+    def scan(self, start: int, mark: Mark | None = None) -> Iterator[Row]:
+        assert self.num_rows is not None
+        for first in range(start, self.num_rows, 256):
+            yield from self.read(np.arange(first, min(first + 256, self.num_rows)))
 
 
 def open_splits(
@@ -241,58 +182,105 @@ def open_splits(
         ConfigError: nothing at that path, or columns it does not have; one line.
         DataError: content that cannot be read.
     """
-    path, on_disk, smaller = config.path, {}, ""
-    if isinstance(path, str) and path.startswith("hf:"):
-        opened, content = open_hub(path[3:], config.hub_config, config.streaming)
-    else:
-        groups, kind = files.find(path, config.format)
-        on_disk = {split: Files(split, tuple(paths), kind) for split, paths in groups.items()}
-        opened = {split: found.load(config.text_unit, config.streaming) for split, found in on_disk.items()}
-        content = f"{files.fingerprint(groups)}|{kind}|{config.text_unit}"
-        if kind == "text":
-            smaller = {"document": "paragraph or line", "paragraph": "line"}.get(config.text_unit, "")
-    fraction = 0.0 if "validation" in opened else config.validation_fraction
+    wanted = tuple(sorted({*fields.values(), "id", *(each.column for each in config.filters or ())}))
+    found = local_splits(config, wanted) if not is_hub(config) else hub_splits(config, wanted)
+    fraction = 0.0 if "validation" in found.splits else config.validation_fraction
     # What the rows are, not where they lie: a corpus may be moved, or read on another machine, within one run.
-    settings = f"{content}|{fields}|{config.streaming}|{fraction}|{config.take}"
+    settings = f"{found.content}|{fields}|{config.streaming}|{fraction}|{config.take}"
+    if config.filters:
+        settings += f"|{config.filters}"
     fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    retries, policy = config.reading.retries, config.policy
     splits: dict[str, Source] = {}
-    for split, dataset in opened.items():
+    for split, (rows, known) in found.splits.items():
         name = (names or {}).get(split, split)
         held = {"validation": (0.0, fraction), "train": (fraction, 1.0)} if fraction and split == "train" else {}
-        if hasattr(dataset, "__len__"):
-            rows = min(len(dataset), config.take or len(dataset))
-            if rows == 1 and held:
-                hint = f": set data.text_unit to {smaller}" if smaller else ""
-                raise ConfigError(f"data.path '{path}' is one single row, and none is left for validation{hint}")
-            numbers = hash_split(rows, fraction) if held else {name: None}
-            for part, chosen in numbers.items():
-                shown = (names or {}).get(part, part)
-                columns = Columns(shown, fields, list(dataset.column_names), on_disk.get(split), optional)
-                taken = dataset.select(range(rows) if chosen is None else chosen)
-                splits[part if held else split] = IndexedSource(shown, taken, columns, fingerprint, chosen)
-        else:
-            known = list(dataset.column_names) if dataset.column_names else None
+        mapped = {
+            part: Columns((names or {}).get(part, part), fields, known, optional, config.filters or (), policy.also)
+            for part in held or [name]
+        }
+        if config.streaming:
             for part, keep in (held or {name: (0.0, 1.0)}).items():
-                shown = (names or {}).get(part, part)
-                columns = Columns(shown, fields, known, on_disk.get(split), optional)
-                explain = on_disk[split].explain if split in on_disk else unreadable
                 splits[part if held else split] = StreamSource(
-                    shown, dataset, columns, fingerprint, keep=keep, take=config.take, explain=explain
-                )
+                    mapped[part].name, rows, mapped[part], fingerprint,
+                    keep=keep, take=config.take, bad_rows=policy, retries=retries,
+                )  # fmt: skip
+            continue
+        size = min(len(rows), config.take or len(rows))
+        if size == 1 and held:
+            hint = f": set data.text_unit to {found.smaller}" if found.smaller else ""
+            raise ConfigError(f"data.path '{config.path}' is one single row, and none is left for validation{hint}")
+        chosen = hash_split(size, fraction) if held else {name: None}
+        for part, numbers in chosen.items():
+            splits[part if held else split] = IndexedSource(
+                mapped[part].name, rows, mapped[part], fingerprint, numbers, size=size, bad_rows=policy, retries=retries
+            )
     return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
 
 
-def unreadable(error: Exception) -> Exception:
-    """What to say of a stream that broke."""
-    return error if isinstance(error, (DataError, ConfigError)) else DataError(f"reading failed: {root_cause(error)}")
+@dataclass(frozen=True)
+class Found:
+    """Splits before they are cut: rows and columns of each, what fixes the content, the next smaller unit of text."""
+
+    splits: dict[str, tuple[Any, list[str] | None]]
+    content: str
+    smaller: str = ""
 
 
-def hash_split(rows: int, fraction: float) -> dict[str, np.ndarray]:
-    """Numbers of the rows for training and of those held out for validation, by a stable hash of the number."""
-    places = share(np.arange(rows), SPLIT_KEY)
-    held = places < fraction
-    if rows and not held.any():  # a tiny corpus still gets one row to look at
-        held[int(places.argmin())] = True
-    if rows and held.all():
-        held[int(places.argmax())] = False
-    return {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held)}
+def is_hub(config: SourceConfig) -> bool:
+    """A dataset of the Hub, or one that was saved."""
+    return isinstance(config.path, str) and config.path.startswith("hf:")
+
+
+def hub_splits(config: SourceConfig, wanted: tuple[str, ...]) -> Found:
+    """Splits of a dataset of the Hub, or of a saved one."""
+    assert isinstance(config.path, str)
+    opened, content = open_hub(config.path[3:], config.hub_config, config.streaming)
+    splits: dict[str, tuple[Any, list[str] | None]] = {}
+    for split, dataset in opened.items():
+        known = list(dataset.column_names) if dataset.column_names else None
+        if not hasattr(dataset, "__len__"):
+            splits[split] = HubFeed(dataset, split), known
+            continue
+        rows = DatasetRows(dataset, split, wanted)
+        splits[split] = RowsFeed(rows.read, len(rows), rows.place) if config.streaming else rows, known
+    return Found(splits, content)
+
+
+def local_splits(config: SourceConfig, wanted: tuple[str, ...]) -> Found:
+    """Splits of local files."""
+    groups, kind = files.find(config.path, config.format, config.pair)
+    targets = targets_of(groups, config)
+    tolerant = config.bad_rows != "error"
+    content = f"{files.fingerprint(groups)}|{kind}|{config.text_unit}"
+    if targets:
+        content += f"|{files.fingerprint(targets)}"
+    if config.reading.column_names is not None or not config.reading.quotes:
+        content += f"|{config.reading.column_names} {config.reading.quotes}"
+    splits: dict[str, tuple[Any, list[str] | None]] = {}
+    for split, paths in groups.items():
+        found = Files(
+            split, tuple(paths), kind, config.text_unit, wanted, config.reading, tuple(targets.get(split, ())), tolerant
+        )
+        if not config.streaming and not len(found):
+            raise DataError(f"the {split} data has no rows: {paths[0]} is blank")
+        splits[split] = found, found.columns
+    smaller = {"document": "paragraph or line", "paragraph": "line"}.get(config.text_unit, "") if kind == "text" else ""
+    return Found(splits, content, smaller)
+
+
+def targets_of(groups: files.Groups, config: SourceConfig) -> files.Groups:
+    """Files aligned with those of the sources, by split.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    if config.pair is not None:
+        return {split: [partner(path, config.pair) for path in paths] for split, paths in groups.items()}
+    if config.target_path is None:
+        return {}
+    found, _ = files.find(config.target_path, "text")
+    sizes = [{split: len(paths) for split, paths in group.items()} for group in (groups, found)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"data.target_path '{config.target_path}' has other files than data.path: {sizes[1]}")
+    return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-import numpy as np
-
+from lightning_nlp.data.bad_rows import BadRowError, usable
+from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import Example, classification
-from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.files import write_json
 
@@ -28,6 +28,7 @@ class TextClassificationData(TextDataModule):
     fields: ClassVar[tuple[str, ...]] = ("text", "label")
     packed: ClassVar[bool] = False
     task: ClassVar[str] = "classification"
+    tokenised: ClassVar[tuple[str, ...]] = ("text",)
 
     def __init__(
         self,
@@ -59,11 +60,7 @@ class TextClassificationData(TextDataModule):
         source = self.split("train")
         if source.num_rows is None:
             raise ConfigError("data.labels must be given for a stream: it cannot be read through first")
-        found: set[str] = set()
-        for start in range(0, source.num_rows, 4096):
-            rows = source.read(np.arange(start, min(start + 4096, source.num_rows)))
-            found.update(str(row["label"]) for row in rows)
-        return sorted(found, key=natural)
+        return sorted({str(row["label"]) for row in usable(source.scan(0), source)}, key=natural)
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "labels": self.labels}
@@ -73,7 +70,8 @@ class TextClassificationData(TextDataModule):
         for row in rows:
             if str(row["label"]) not in self._numbers:
                 known = ", ".join(list(self._numbers)[:8])
-                raise DataError(f"row {row['id']} has label '{row['label']}', never seen in training (known: {known})")
+                reason = f"label '{row['label']}', never seen in training (known: {known})"
+                raise BadRowError("unknown_label", f"row {row['id']} has {reason}")
             examples.append(self._numbers[str(row["label"])])
         return self._examples(rows, examples)
 
@@ -85,7 +83,7 @@ class TextClassificationData(TextDataModule):
         tokenizer = self.tokenizer
         return [
             classification(ids, label, row["id"], self.max_length, tokenizer.bos_id, tokenizer.eos_id)
-            for ids, label, row in zip(tokenizer.encode_batch([row["text"] for row in rows]), labels, rows, strict=True)
+            for ids, label, row in zip(token_ids(tokenizer, [row["text"] for row in rows]), labels, rows, strict=True)
         ]
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lightning_nlp.data.bad_rows import examine, policy_of
 from lightning_nlp.data.budget import GROUPS, BudgetLane, cost
+from lightning_nlp.data.bulk import BulkStream, Text
+from lightning_nlp.data.bulk_lane import BulkLane
 from lightning_nlp.data.documents import Documents, SourceDocuments, with_keys
 from lightning_nlp.data.joined import JoinedSource
 from lightning_nlp.data.lanes import BucketedLane, FittedLane, Lane, PackedLane
 from lightning_nlp.data.loader import BudgetStream, TrainStream
 from lightning_nlp.data.mixed import HomogeneousLane, MixedDocuments
 from lightning_nlp.data.mixture import Rates, batch_source
+from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.permutation import fold
+from lightning_nlp.data.prepared_source import PreparedSource
 from lightning_nlp.data.sources import Source
 from lightning_nlp.data.workers import Workers
 
@@ -43,25 +49,48 @@ def training_stream(data: TextDataModule) -> TrainStream:
     batch = data.batch
     size = f"global_batch_tokens={batch.tokens}" if batch.rows is None else f"global_batch_size={batch.rows}"
     packing = f" packing={data.packing}" if data.packed and data.packing != "concatenate" else ""
-    kind = TrainStream if batch.rows is not None else BudgetStream
-    make_lane = lane_maker(data, source, orders)
+    fingerprint += f" length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}"
+    make_lane: Any = lane_maker(data, source, orders)
+    kind: Any = TrainStream if batch.rows is not None else BudgetStream
+    bulk = False
+    if isinstance(source, PreparedSource) and draws_in_bulk(data, source):
+        bulk, (kind, make_lane) = True, bulk_stream(data, source, orders[""])
 
     def stream(ranks: int, rank: int) -> TrainStream:
-        return kind(
+        made: TrainStream = kind(
             make_lane,
             n_lanes=data.lanes,
             global_batch=batch.rows,
             data_ranks=ranks,
             rank=rank,
             micro_batches=data.accumulation,
-            fingerprint=f"{fingerprint} length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}",
+            fingerprint=fingerprint,
         )
+        return made
 
     whole = stream(data.ranks, data.rank)
-    if data.workers:  # to a worker, the others are further ranks
+    if data.workers and not bulk:  # to a worker, the others are further ranks
         ranks, rank, count = data.ranks, data.rank, data.workers
         whole.spawn = lambda state: Workers(lambda number: stream(ranks * count, rank + ranks * number), count, state)
     return whole
+
+
+def draws_in_bulk(data: TextDataModule, source: PreparedSource) -> bool:
+    """Whether rows follow from lengths alone: packed texts, end to end, none of which could turn out to be bad."""
+    plain = data.one_text and data.packing == "concatenate" and "long" not in policy_of(source).also
+    return plain and source.num_rows is not None and not source.bad
+
+
+def bulk_stream(data: TextDataModule, source: PreparedSource, order: BlockOrder) -> tuple[Any, Any]:
+    """What makes a stream, and a lane, of the same rows as packed lanes give."""
+    tokenizer = data.tokenizer
+    assert tokenizer is not None
+    (field,) = data.tokenised
+    text = Text(source, field, tokenizer.bos_id, tokenizer.eos_id, tokenizer.bytes_of)
+    return (
+        functools.partial(BulkStream, text, data.task, data.max_length),
+        lambda number: BulkLane(order, source, number, field, data.max_length, text.ends),
+    )
 
 
 def block_order(data: TextDataModule, source: Source, seed: int) -> BlockOrder:
@@ -73,8 +102,10 @@ def lane_maker(data: TextDataModule, source: Source, orders: dict[str, BlockOrde
     seed, mixture = data.order_seed, data.mixture
     mean = mean_cost(data) if data.batch.rows is None else 0.0
 
+    prepare = data.checked_prepare
+
     def documents(number: int) -> dict[str, SourceDocuments]:
-        return {name: SourceDocuments(order, number, data.lanes, data.prepare) for name, order in orders.items()}
+        return {name: SourceDocuments(order, number, data.lanes, prepare) for name, order in orders.items()}
 
     if not isinstance(source, JoinedSource):
         return lambda number: plain_lane(data, documents(number)[""], source.num_rows, mean)
@@ -156,6 +187,7 @@ def mean_cost(data: TextDataModule) -> float:
     """Positions of a row and its source, on average over the first rows of the training data."""
     source = data.split("train")
     scan = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
-    examples = data.prepare(with_keys(list(islice(scan, SAMPLE)), 0))
-    costs = [sum(cost(1, part.lengths) for part in example.parts) for example in examples if example is not None]
+    examples = examine(data.checked_prepare, with_keys(list(islice(scan, SAMPLE)), 0), source)
+    good = [example for example in examples if isinstance(example, Example)]
+    costs = [sum(cost(1, part.lengths) for part in example.parts) for example in good]
     return sum(costs) / max(len(costs), 1)

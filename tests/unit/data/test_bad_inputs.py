@@ -55,9 +55,9 @@ CASES = {
         {"a.jsonl": GOOD + '{"text": null, "label": "a"}\n'}, "a.jsonl", {}, DataError,
         "DIR/a.jsonl row 2: column 'text' is empty",
     ),
-    "null text after blank lines and another file": (
+    "missing column after blank lines and another file": (
         {"a.jsonl": GOOD, "b.jsonl": GOOD + "\n\n" + '{"label": "a"}\n'}, "", {}, DataError,
-        "DIR/b.jsonl row 4: column 'text' is empty",
+        "DIR/b.jsonl row 4: no column 'text' (columns: label)",
     ),
     "null text in a held-out row": (
         {"a.jsonl": 10 * GOOD + '{"text": null, "label": "a"}\n' + GOOD}, "a.jsonl", {"validation_fraction": 0.5},

@@ -307,12 +307,12 @@ def test_markers_of_a_tokenizer_of_ones_own_are_tokens_or_texts(talks, tmp_path)
 
 GOOD = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 BAD = {
-    "no response": ([GOOD[0]], "row train:1: no turn of assistant: nothing to learn from"),
-    "unknown role": ([*GOOD, {"role": "asistant", "content": "b"}], r"row train:1: turn 3 has the unknown role 'asistant'; did you mean 'assistant'\? \(known: system, user, assistant; more in data.roles\)"),
-    "empty turn": ([GOOD[0], {"role": "assistant", "content": " \n"}], r"row train:1: turn 2 \(assistant\) is empty"),
-    "no content": ([{"role": "user", "content": None}, GOOD[1]], r"row train:1: turn 1 has no content \(known names: content, text, value\)"),
-    "no role": ([{"role": None, "content": "a"}, GOOD[1]], r"row train:1: turn 1 has no role \(known names: role, speaker, from\)"),
-    "nothing": ([], "row train:1: the conversation is empty"),
+    "no response": ([GOOD[0]], "talk.jsonl row 2: no turn of assistant: nothing to learn from"),
+    "unknown role": ([*GOOD, {"role": "asistant", "content": "b"}], r"talk.jsonl row 2: turn 3 has the unknown role 'asistant'; did you mean 'assistant'\? \(known: system, user, assistant; more in data.roles\)"),
+    "empty turn": ([GOOD[0], {"role": "assistant", "content": " \n"}], r"talk.jsonl row 2: turn 2 \(assistant\) is empty"),
+    "no content": ([{"role": "user", "content": None}, GOOD[1]], r"talk.jsonl row 2: turn 1 has no content \(known names: content, text, value\)"),
+    "no role": ([{"role": None, "content": "a"}, GOOD[1]], r"talk.jsonl row 2: turn 1 has no role \(known names: role, speaker, from\)"),
+    "nothing": ([], "talk.jsonl row 2: the conversation is empty"),
 }  # fmt: skip
 
 
@@ -323,9 +323,9 @@ def test_bad_conversations_are_named_or_dropped_and_counted(tmp_path, case, hist
     path = write(tmp_path / "talk.jsonl", [{"messages": GOOD}, {"messages": messages}, {"messages": GOOD}])
     with pytest.raises(DataError, match=message):
         train(make(path, history_turns=history), 3)
-    data = make(path, history_turns=history, bad_conversations="drop")
+    data = make(path, history_turns=history, bad_rows="skip", bad_rows_budget=0.5)
     assert {name for name, _, _ in documents_of(train(data, 6))} == {"train:0", "train:2"}
-    assert data.counts(6)["dropped"] > 0
+    assert data.counts(6)["skipped/bad_conversation"] > 0
 
 
 def test_other_things_than_lists_of_turns(talks):
@@ -335,9 +335,9 @@ def test_other_things_than_lists_of_turns(talks):
         ("hello",): "turn 1 is str, not a role and a content",
         (17,): "turn 1 is int",
     }.items():
-        with pytest.raises(DataError, match=f"row x: {message}"):
+        with pytest.raises(DataError, match=message):
             data.conversation({"id": "x", "messages": value})
-    with pytest.raises(DataError, match="row x: turn 1 has a content that is int, not text"):
+    with pytest.raises(DataError, match="turn 1 has a content that is int, not text"):
         data.conversation({"id": "x", "messages": [{"role": "user", "content": 3}]})
 
 
