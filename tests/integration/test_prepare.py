@@ -55,5 +55,6 @@ def test_a_run_with_shards_equals_one_without(tiny, tmp_path):
     done = runs.run("fit", "-c", tiny, "--run", tmp_path / "with", "--trainer.max_steps", "12", *shards)
     assert f"using prepared shards {tmp_path / 'shards'}/" in done.stderr
     assert runs.history(tmp_path / "with") == runs.history(tmp_path / "without")
-    done = runs.run("predict", "--run", tmp_path / "with", "--input", __file__)  # texts, which shards do not have
+    (tmp_path / "texts.txt").write_text("the cat\nsat on\n")
+    done = runs.run("predict", "--run", tmp_path / "with", "--input", tmp_path / "texts.txt")
     assert "predictions in" in done.stderr
