@@ -172,6 +172,7 @@ class TextDataModule(BatchPlan, Position):
         self.asked_eval_batch_size, self.workers = eval_batch_size, workers
         self._seed, self.prepared = seed, prepared
         self.accumulation = 1
+        self.stage = ""
         self.ranks, self.rank = 1, 0
         self.splits: dict[str, Source] = {}
         self.tokenizer: Tokenizer | None = None
@@ -227,7 +228,8 @@ class TextDataModule(BatchPlan, Position):
 
     def setup(self, stage: str) -> None:
         """On every process: open sources, load the tokenizer, derive the batch arithmetic."""
-        if not self.splits or stage == "predict":  # predictions show texts, which prepared shards do not have
+        before, self.stage = self.stage, stage
+        if not self.splits or "predict" in (before, stage):  # which shows texts, and prepared shards have none
             self.open()
             self._settle_tokenizer()
         self.settle(self.run)
