@@ -84,6 +84,8 @@ class TextDataModule(BatchPlan, Position):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     packed: ClassVar[bool] = True
     task: ClassVar[str] = ""
+    whole: ClassVar[bool] = False
+    """No example is longer than a row, and none is cut."""
     several: ClassVar[bool] = False
     """A document may give more than one example."""
     asked: ClassVar[str] = "text"
