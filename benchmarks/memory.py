@@ -62,9 +62,9 @@ def read_all(directory: Path, rows: int, streaming: bool) -> list[dict[str, floa
     )
     data.setup("fit")
     found, due = [], rows / 10
-    for batch in data.train_dataloader():
+    for step, batch in enumerate(data.train_dataloader(), 1):
         assert batch["tokens"].shape == (32, 256)
-        if (read := data.counts()["documents"]) >= due:
+        if (read := data.counts(step)["documents"]) >= due:
             found.append({"rows": read, **memory()})
             due += rows / 10
             if len(found) == 10:

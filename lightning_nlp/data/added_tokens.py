@@ -47,13 +47,11 @@ def encode_with_sentinels(tokenizer: Tokenizer, text: str) -> list[int]:
     A space before one belongs to the hidden span where tokens of words begin with their space.
     """
     known = sentinel_ids(tokenizer.backend)
-    cutter = tokenizer.backend.pre_tokenizer
-    spaced = tokenizer.knows_words and cutter.pre_tokenize_str("one two")[1][0] != "two"
     parts, ids, end = [], [], 0
     for match in SENTINEL.finditer(text):
         if int(match[1]) < len(known):
             before = text[end : match.start()]
-            parts.append(before.removesuffix(" ") if spaced else before)
+            parts.append(before.removesuffix(" ") if tokenizer.spaced else before)
             ids.append(int(known[int(match[1])]))
             end = match.end()
     found: list[int] = []

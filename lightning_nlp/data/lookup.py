@@ -86,7 +86,7 @@ def identities(data: TextDataModule, part: Part, tokenizer: Tokenizer | None) ->
 
 def wanted(data: TextDataModule) -> bool:
     """Whether prepared shards are looked for; predictions show texts, which shards do not have."""
-    predicting = getattr(getattr(data.trainer, "state", None), "fn", None) == "predict"
+    predicting = "predict" in (data.stage, getattr(getattr(data.trainer, "state", None), "fn", None))
     return data.prepared != "none" and bool(data.tokenised) and not predicting and bool(data.splits)
 
 

@@ -178,3 +178,13 @@ def test_a_mixture_uses_what_is_prepared_of_it(tmp_path, capfd):
     assert taken(prepared.train_dataloader(), STEPS) == taken(without.train_dataloader(), STEPS)
     assert taken(prepared.val_dataloader()) == taken(without.val_dataloader())
     assert prepared.order_fingerprint == without.order_fingerprint
+
+
+def test_predictions_have_their_texts(tmp_path):
+    _, prepared = both(write_rows(tmp_path / "corpus"), "sequence_to_sequence")
+    assert isinstance(prepared.splits["test"], PreparedSource)
+    prepared.setup("predict")
+    batch = next(iter(prepared.predict_dataloader()))
+    assert all(isinstance(text, str) and text for text in batch["texts"])
+    prepared.setup("fit")
+    assert isinstance(prepared.splits["test"], PreparedSource)

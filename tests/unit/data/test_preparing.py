@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 
 import numpy as np
 import pytest
 from prepared_corpora import ready, shards_of, taken, write_rows
 
-from lightning_nlp.cli.prepare import prepare
+from lightning_nlp.cli.prepare import prepare, terminated
 from lightning_nlp.data import preparing
 from lightning_nlp.data.causal_lm import CausalLMData
 from lightning_nlp.data.prepared_source import PreparedSource
@@ -249,3 +251,48 @@ def test_bad_rows_stop_it_where_they_stop_a_run(tmp_path):
     assert data._stream.counts(20)["skipped/malformed_json"] > 0
     with pytest.raises(DataError, match=f"{file} row 31"):
         taken(ready(module(file, bad_rows="error", validation_fraction=0.0)).train_dataloader(), 20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_with_its_workers_and_gone_on_with(number, corpus, small_units, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "CHUNK_ROWS", 1)
+    expected = content(shards_of(module(corpus)))
+    monkeypatch.setenv("LIGHTNING_NLP_DATA", str(tmp_path / "other"))
+    child = os.fork()
+    if child == 0:  # a process group of its own, in which every unit takes a while
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminated)
+        build = preparing.build_unit
+        preparing.build_unit = lambda *unit: (time.sleep(0.05), build(*unit))[1]
+        try:
+            prepare(module(corpus), 2)
+        finally:
+            os._exit(7)
+    wait_until(lambda: len(list((tmp_path / "other").glob("prepared/*/units/*.json"))) >= 3)
+    os.kill(child, number)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == (-number if number == signal.SIGKILL else 7)
+    wait_until(lambda: not alive(child))
+    (folder,) = (tmp_path / "other/prepared").iterdir()
+    assert not (folder / "manifest.json").exists()
+    done = len(list((folder / "units").iterdir()))
+    assert 3 <= done < len({name.rsplit("-", 1)[0] for name in expected})
+    assert content(shards_of(module(corpus), workers=2)) == expected
+    assert not [path for path in folder.rglob("*.partial")]
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(group):
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
