@@ -25,6 +25,12 @@ OBJECTIVES = {
 }  # fmt: skip
 
 
+KILLED = ("spans", "dialogue")
+"""Whose documents give several examples, so that a stop may fall between them."""
+RANKS = ("spans", "labels", "number")
+"""Whose metrics are summed, or gathered, in a way of their own."""
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     """Rows that every objective finds something in."""
@@ -73,7 +79,7 @@ model:
     backbone: {{arrangement: {arrangement}, n_layers: 1, d_model: 32, n_heads: 2, max_length: 300, dropout: 0.1}}
     optimizer: {{lr: 0.003}}
     schedule: {{name: cosine, warmup: 5}}
-    {"generation: {max_new_tokens: 4}" if task != CLASSES else "pooling: mean"}
+    {"generation: {max_new_tokens: 4}" if task != CLASSES else "head_dropout: 0.0"}
 data:
   class_path: {data}
   init_args:
@@ -95,10 +101,11 @@ def clean(tmp_path_factory, objective, texts):
     """An uninterrupted run."""
     root = tmp_path_factory.mktemp("clean")
     config = write_config(root / "tiny.yaml", objective, texts)
-    runs.run("fit", "-c", config, "--root", root, "--name", "clean")
+    assert main(["fit", "-c", str(config), "--root", str(root), "--name", "clean"]) == 0
     return config, root / "clean"
 
 
+@pytest.mark.parametrize("objective", KILLED, indirect=True, scope="module")
 def test_killed_runs_equal_the_clean_one(clean, tmp_path):
     config, directory = clean
     killed, hits = runs.kill_and_resume(config, tmp_path, kills=2, seed=3)
@@ -106,6 +113,7 @@ def test_killed_runs_equal_the_clean_one(clean, tmp_path):
     assert runs.history(killed) == runs.history(directory)
 
 
+@pytest.mark.parametrize("objective", RANKS, indirect=True, scope="module")
 def test_two_ranks_see_the_same_global_batches(clean, tmp_path):
     config, _ = clean
     common = ("--model.backbone.dropout", 0, "--trainer.max_steps", 4, "--trainer.validate_every", 4)
@@ -127,9 +135,9 @@ def test_two_ranks_see_the_same_global_batches(clean, tmp_path):
     one, two = runs.history(tmp_path / "one"), runs.history(tmp_path / "two")
     assert one.keys() == two.keys() and any(name.startswith("val/") for _, name in one)
     for key, value in one.items():
-        if key[1] in ("ids", "tokens"):
+        if key[1] in ("ids", "tokens", "data/documents", "data/split"):
             assert two[key] == value
-        else:
+        elif key[1] != "data/padding":  # each rank pads its own micro-batches
             assert two[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
@@ -146,4 +154,5 @@ def test_what_a_run_reports_and_answers(clean, objective, tmp_path, capsys):
     if task != CLASSES:
         capsys.readouterr()
         assert main(["generate", "--run", str(directory), "--prompt", "the cat"]) == 0
-        assert capsys.readouterr().out.strip()
+        said = capsys.readouterr().out
+        assert said.endswith("\n") and (task != LM or said.startswith("the cat"))  # four tokens may spell nothing
