@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nlp.data.bulk_lane import BulkLane, Drawn
+from lightning_nlp.data.bulk_lane import BulkLane, Drawn, draw
 from lightning_nlp.data.bulk_text import Text
 from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.documents import total
@@ -58,9 +58,8 @@ class Gathered:
         rows: all of them.
         numbers: int64, of the rows in the run.
         lanes: of the rows.
-        drawn: by every own lane, in order; None where it had no row.
+        states: by own lane, in order: where it stood after 0, 1, 2 ... of its rows.
         given: ``[steps + 1, own lanes]``, rows of each lane before each step.
-        before: states of the lanes at the beginning.
     """
 
     first: int
@@ -68,9 +67,8 @@ class Gathered:
     rows: Packed
     numbers: np.ndarray
     lanes: list[int]
-    drawn: list[Drawn | None]
+    states: list[np.ndarray]
     given: np.ndarray
-    before: list[dict[str, Any]]
 
     @property
     def stop(self) -> int:
@@ -95,7 +93,7 @@ class BulkStream(TrainStream):
         self.text, self.task, self.length = text, task, length
         self._gathered: list[Gathered] = []
         self._tokens_at_once = min(TOKENS_AT_FIRST, TOKENS_AT_ONCE)
-        super().__init__(make_lane, **settings)
+        super().__init__(make_lane, **settings)  # type: ignore[arg-type]  # whose rows nobody asks for one by one
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         while True:
@@ -158,12 +156,11 @@ class BulkStream(TrainStream):
         found = next((one for one in self._gathered if one.first <= step <= one.stop), None)
         if found is None:
             raise KeyError(step)
-        states = {}
-        for place, (number, lane) in enumerate(self.lanes.items()):
-            drawn = found.drawn[place]
-            rows = int(found.given[step - found.first, place])
-            states[str(number)] = found.before[place] if drawn is None else lane.plain(drawn.states[rows])
-        return states
+        given = found.given[step - found.first].tolist()
+        return {
+            str(number): lane.plain(states[rows])
+            for (number, lane), states, rows in zip(self.lanes.items(), found.states, given, strict=True)
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
@@ -184,27 +181,26 @@ class BulkStream(TrainStream):
         # Own row i (counted from `first`) comes from own lane (first + i) % own.
         leads = (np.arange(own) - first) % own
         given = -(-np.maximum(np.array(steps)[:, None] - leads, 0) // own)
-        before = [lane.state() for lane in self.lanes.values()]
-        drawn = [
-            lane.draw(int(count)) if count else None for lane, count in zip(self.lanes.values(), given[-1], strict=True)
-        ]
-        places = np.concatenate([lead + own * np.arange(count) for lead, count in zip(leads, given[-1], strict=True)])
-        rows = self._packed([one for one in drawn if one is not None], places)
+        lanes, counts = list(self.lanes.values()), given[-1].tolist()
+        states = [lane.position[None] for lane in lanes]
+        asked = [place for place, count in enumerate(counts) if count]
+        drawn = draw([lanes[place] for place in asked], [counts[place] for place in asked])
+        for place, after in zip(asked, drawn.states, strict=True):
+            states[place] = after
+        places = np.concatenate([leads[place] + own * np.arange(counts[place]) for place in asked])
+        rows = self._packed(drawn, places)
         numbers = (first + np.arange(steps[-1])) * self.data_ranks + self.rank
-        lanes = (numbers % self.n_lanes).tolist()
-        return Gathered(self.step, steps, rows, numbers, lanes, drawn, given, before)
+        return Gathered(self.step, steps, rows, numbers, (numbers % self.n_lanes).tolist(), states, given)
 
-    def _packed(self, drawn: list[Drawn], places: np.ndarray) -> Packed:
+    def _packed(self, drawn: Drawn, places: np.ndarray) -> Packed:
         """All rows.
 
         Args:
-            drawn: the documents of all rows, lane after lane.
+            drawn: their documents.
             places: where the rows belong, in the same order.
         """
         length = self.length
-        documents, offsets, takes = (
-            np.concatenate([getattr(one, name) for one in drawn]) for name in ("documents", "offsets", "takes")
-        )
+        documents, offsets, takes = drawn.documents, drawn.offsets, drawn.takes
         # Cut the documents at the ends of rows, and put the pieces where their rows belong.
         stops = np.cumsum(takes)
         starts = stops - takes
