@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ TOKENS_AT_ONCE = 1 << 19
 """Tokens gathered at a time, rounded down to whole steps: enough to make the work for each lane small beside it."""
 TOKENS_AT_FIRST = 1 << 12
 """The first batch is waited for: as many tokens as this, then four times as many, and so on."""
+VIEWED = 32
+"""Steps whose micro-batches are cut out of the gathered rows at a time."""
 
 
 @dataclass(frozen=True)
@@ -120,36 +122,50 @@ class BulkStream(TrainStream):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         while True:
-            last = self._gathered[-1] if self._gathered else None
-            if last is None or not last.first <= self.step < last.stop:
-                if last is not None and self.step != last.stop:
-                    raise RuntimeError("the stream stands at another step than its lanes")
-                last = self._gather()
-                self._gathered = [old for old in self._gathered if old.stop > self.step - SNAPSHOTS] + [last]
-            begin, end = last.steps[self.step - last.first : self.step - last.first + 2]
-            self.step += 1
-            each = (end - begin) // self.micro_batches
-            for start in range(begin, end, each):
-                yield self._view(last, start, start + each)
+            last, begin = self._current(), self.step
+            stop = min(begin + VIEWED, last.stop)
+            views = self._views(last, begin, stop)
+            for step in range(begin, stop):
+                if self.step != step:  # somebody restored another state, or iterates as well
+                    break
+                self.step += 1
+                yield from islice(views, self.micro_batches)
 
-    def _view(self, gathered: Gathered, start: int, stop: int) -> Batch:
-        """Some of the rows. Made when it is asked for: what lives long is looked at by every garbage collection."""
-        rows = gathered.rows
-        tokens, labels, positions, segments = rows.places[:, start:stop].unbind()
-        ids, bounds = rows.ids, rows.bounds[start : stop + 1]
-        return {
-            "tokens": tokens,
-            "labels": labels,
-            "positions": positions,
-            "segments": segments,
-            "row_ids": torch.from_numpy(gathered.numbers[start:stop]),
-            "lanes": gathered.lanes[start:stop],
-            "continues": torch.from_numpy(rows.continues[start:stop]),
-            "bytes": torch.from_numpy(rows.sizes[start:stop]),
-            "example_ids": [ids[begin:end] for begin, end in pairwise(bounds)],
-            "padding": (0, (stop - start) * self.length),
-            "task": self.task,
-        }
+    def _current(self) -> Gathered:
+        """The rows that hold the present step."""
+        last = self._gathered[-1] if self._gathered else None
+        if last is None or self.step == last.stop:
+            last = self._gather()
+            self._gathered = [old for old in self._gathered if old.stop > self.step - SNAPSHOTS] + [last]
+        return last
+
+    def _views(self, gathered: Gathered, begin: int, stop: int) -> Iterator[Batch]:
+        """Micro-batches of some steps; of few at a time, since what lives long slows down every garbage collection."""
+        steps = gathered.steps[begin - gathered.first : stop - gathered.first + 1]
+        first, last, rows = steps[0], steps[-1], gathered.rows
+        sizes = [(two - one) // self.micro_batches for one, two in pairwise(steps) for _ in range(self.micro_batches)]
+        places = [field.split(sizes) for field in rows.places[:, first:last].unbind()]
+        others = [
+            torch.from_numpy(values[first:last]).split(sizes)
+            for values in (gathered.numbers, rows.continues, rows.sizes)
+        ]
+        at = first
+        for tokens, labels, positions, segments, numbers, continues, size in zip(*places, *others, strict=True):
+            to = at + len(numbers)
+            yield {
+                "tokens": tokens,
+                "labels": labels,
+                "positions": positions,
+                "segments": segments,
+                "row_ids": numbers,
+                "lanes": gathered.lanes[at:to],
+                "continues": continues,
+                "bytes": size,
+                "example_ids": [rows.ids[begin:end] for begin, end in pairwise(rows.bounds[at : to + 1])],
+                "padding": (0, (to - at) * self.length),
+                "task": self.task,
+            }
+            at = to
 
     def state(self, step: int) -> dict[str, Any]:
         return {"lanes": self._states(step), "step": step, "order": self.fingerprint}
@@ -181,8 +197,11 @@ class BulkStream(TrainStream):
         assert self.global_batch is not None
         most, steps = self._tokens_at_once // self.length, [0]
         self._tokens_at_once = min(4 * self._tokens_at_once, TOKENS_AT_ONCE)
-        while len(steps) == 1 or steps[-1] + self._share(len(steps) - 1) <= most:
-            steps.append(steps[-1] + self._share(len(steps) - 1))
+        while True:
+            share = self.global_batch.size(self.step + len(steps) - 1) // self.data_ranks
+            if len(steps) > 1 and steps[-1] + share > most:
+                break
+            steps.append(steps[-1] + share)
         first = self.global_batch.first(self.step) // self.data_ranks
         own = len(self.lanes)
         # Own row i (counted from `first`) comes from own lane (first + i) % own.
@@ -197,11 +216,6 @@ class BulkStream(TrainStream):
         numbers = (first + np.arange(steps[-1])) * self.data_ranks + self.rank
         lanes = (numbers % self.n_lanes).tolist()
         return Gathered(self.step, steps, rows, numbers, lanes, drawn, given, before)
-
-    def _share(self, ahead: int) -> int:
-        """Own rows of the step that comes ``ahead`` steps later."""
-        assert self.global_batch is not None
-        return self.global_batch.size(self.step + ahead) // self.data_ranks
 
     def _packed(self, drawn: list[Drawn], places: np.ndarray) -> Packed:
         """All rows.
