@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import models
 
 from lightning_nlp.data.added_tokens import add_tokens, added_names
-from lightning_nlp.data.spelling import Spelling, byte_letters
+from lightning_nlp.data.spelling import Spelling, byte_letters, printable
 from lightning_nlp.data.tokenizer_config import MASK, SPECIAL, USUAL, TokenizerConfig
 from lightning_nlp.data.tokenizer_training import TRAINERS, non_empty
 from lightning_nlp.errors import ConfigError, DataError
@@ -168,6 +168,11 @@ class Tokenizer:
     def spelling(self) -> Spelling:
         """Bytes of every token."""
         return Spelling(self.backend)
+
+    def shown(self, token: int) -> str:
+        """A token as a person can read it: what it spells, or its name where it spells nothing."""
+        spelled = self.spelling(token)
+        return printable(spelled) if spelled else str(self.backend.id_to_token(token) or f"({token})")
 
     def bytes_of(self, token: int, *, first: bool = False) -> int:
         """UTF-8 bytes that one token spells: part of a character may be less than a whole one, special tokens are 0.
