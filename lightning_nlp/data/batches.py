@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from lightning_nlp.data.collate import Batch
-from lightning_nlp.data.lanes import Row
 
 
 class Batches:
     """Collates an iterable of row lists."""
 
-    def __init__(self, rows: Iterable[list[Row]], collate: Callable[[list[Row]], Batch]) -> None:
+    def __init__(self, rows: Iterable[Any], collate: Callable[[Any], Batch]) -> None:
         self.rows, self.collate = rows, collate
 
     def __iter__(self) -> Iterator[Batch]:

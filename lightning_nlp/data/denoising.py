@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_nlp.data.damaged_text import DamagedTextData
+from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.objectives import Example, Noise, denoising
 from lightning_nlp.data.sentences import encode_sentences
 from lightning_nlp.data.tokenizer import TokenizerConfig
@@ -62,6 +63,8 @@ class DenoisingData(DamagedTextData):
             raise ConfigError("nothing is damaged: give data.infill_share or another kind of noise")
         tokenizer = dataclasses.replace(tokenizer, mask_token=True)
         super().__init__(path, max_length=max_length, tokenizer=tokenizer, **kwargs)
+        if not permute_sentences:  # where sentences end is not known of prepared shards
+            self.tokenised = ("text",)  # type: ignore[misc]
         self.noise = Noise(-1, permute_sentences, infill_share, mean_span_length, mask_share, delete_share, rotate_prob)
 
     @property
@@ -92,7 +95,7 @@ class DenoisingData(DamagedTextData):
         if self.noise.permute_sentences:
             encoded = list(encode_sentences(self.tokenizer, texts))
         else:
-            encoded = [(ids, None) for ids in self.tokenizer.encode_batch(texts)]
+            encoded = [(ids, None) for ids in token_ids(self.tokenizer, texts)]
 
         def example(ids: np.ndarray, sentences: np.ndarray | None, row: dict[str, Any]) -> Example | None:
             def damage(piece: np.ndarray, id: str, key: tuple[int, ...], offset: int) -> Example | None:

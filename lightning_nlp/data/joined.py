@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -75,14 +74,7 @@ def open_mixture(mixture: MixtureConfig, config: SourceConfig, fields: dict[str,
     """
     opened: dict[str, dict[str, Source]] = {}
     for name, source in mixture.sources.items():
-        own = replace(
-            config,
-            path=source.path,
-            format=source.format if source.format != "auto" else config.format,
-            hub_config=source.hub_config,
-            streaming=source.streaming or config.streaming,
-            take=source.take if source.take is not None else config.take,
-        )
+        own = source.config(config)
         names = {split: f"{name}/{split}" for split in ("train", "validation", "test")}
         try:
             opened[name] = open_splits(own, {**fields, **source.columns}, names)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lightning_nlp.data.encoded import token_ids, token_words
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, Masking, cut_to, masked_lm, with_ends
 from lightning_nlp.data.tokenizer import TokenizerConfig
@@ -29,6 +30,7 @@ class MaskedLMData(TextDataModule):
 
     packed: ClassVar[bool] = True
     task: ClassVar[str] = "mlm"
+    tokenised: ClassVar[tuple[str, ...]] = ("text",)
 
     def __init__(
         self,
@@ -76,6 +78,10 @@ class MaskedLMData(TextDataModule):
             kept=self.leave_unmasked_prob,
         )
 
+    @property
+    def needs_words(self) -> bool:
+        return self.whole_word
+
     def facts(self) -> dict[str, Any]:
         hidden = 1 - self.random_token_prob - self.leave_unmasked_prob
         fates = f"{hidden:.3g}/{self.random_token_prob:.3g}/{self.leave_unmasked_prob:.3g}"
@@ -87,9 +93,9 @@ class MaskedLMData(TextDataModule):
         tokenizer, texts = self.tokenizer, [row["text"] for row in rows]
         encoded: list[tuple[np.ndarray, np.ndarray | None]]
         if self.whole_word:
-            encoded = list(tokenizer.encode_words(texts))
+            encoded = list(token_words(tokenizer, texts))
         else:
-            encoded = [(ids, None) for ids in tokenizer.encode_batch(texts)]
+            encoded = [(ids, None) for ids in token_ids(tokenizer, texts)]
         return [
             masked_lm(ids, row["id"], row["key"], self.masking, tokenizer.bos_id, tokenizer.eos_id, words)
             for (ids, words), row in zip(encoded, rows, strict=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from lightning_nlp.data.permutation import share
-from lightning_nlp.data.sources import Format
+from lightning_nlp.data.sources import Format, SourceConfig
 from lightning_nlp.errors import ConfigError, nearest
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -36,6 +36,17 @@ class MixtureSource:
     """``{field: column}`` where columns are called otherwise here."""
     size: int | None = None
     """Rows to reckon with in proportional rates; a stream has no other size."""
+
+    def config(self, shared: SourceConfig) -> SourceConfig:
+        """What it is opened with: its own settings, else the shared ones."""
+        return replace(
+            shared,
+            path=self.path,
+            format=self.format if self.format != "auto" else shared.format,
+            hub_config=self.hub_config,
+            streaming=self.streaming or shared.streaming,
+            take=self.take if self.take is not None else shared.take,
+        )
 
 
 @dataclass(frozen=True)

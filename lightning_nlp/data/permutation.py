@@ -17,12 +17,14 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def fold(key: tuple[int, ...]) -> np.uint64:
-    """One 64-bit number from a tuple of integers; order matters."""
-    state = np.zeros(1, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for part in (*key, len(key)):
-            state = mix(state + np.uint64(part & 0xFFFFFFFFFFFFFFFF) + np.uint64(0x9E3779B97F4A7C15))
-    return state[0]
+    """One 64-bit number from a tuple of integers; order matters. As :func:`mix`, on plain integers: keys are short."""
+    state, mask = 0, 0xFFFFFFFFFFFFFFFF
+    for part in (*key, len(key)):
+        state = (state + part + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return np.uint64(state)
 
 
 SMALL = 65536

@@ -42,7 +42,8 @@ def prediction_batches(data: TextDataModule) -> Iterable[Batch]:
                 data.left_out += 1
             else:
                 example.text = row[data.asked]
-                example.reference = None if data.answer is None else row.get(data.answer)
+                if data.answer is not None:
+                    example.reference = row.get(data.answer)
         return examples
 
     def collate(rows: list[Row]) -> Batch:

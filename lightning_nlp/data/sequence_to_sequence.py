@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_nlp.data.collate import Batch, collate_pairs
+from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, cut_to, sequence_to_sequence, with_ends
@@ -31,6 +32,7 @@ class SequenceToSequenceData(TextDataModule):
     fields: ClassVar[tuple[str, ...]] = ("source", "target")
     packed: ClassVar[bool] = False
     task: ClassVar[str] = "seq2seq"
+    tokenised: ClassVar[tuple[str, ...]] = ("source", "target")
     asked: ClassVar[str] = "source"
     answer: ClassVar[str | None] = "target"
 
@@ -79,9 +81,9 @@ class SequenceToSequenceData(TextDataModule):
 
     def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         assert self.tokenizer is not None
-        encode, ends = self.tokenizer.encode_batch, (self.decoder_start_id, self.tokenizer.eos_id)
+        tokenizer, ends = self.tokenizer, (self.decoder_start_id, self.tokenizer.eos_id)
         lengths = self.max_source_length, self.max_target_length
-        sources, targets = (encode([row[field] for row in rows]) for field in self.fields)
+        sources, targets = (token_ids(tokenizer, [row[field] for row in rows]) for field in self.fields)
         return [
             sequence_to_sequence(source, target, row["id"], *lengths, *ends)
             for source, target, row in zip(sources, targets, rows, strict=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lightning_nlp.data.added_tokens import encode_with_sentinels, sentinel_ids
 from lightning_nlp.data.damaged_text import DamagedTextData
+from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.objectives import Example, Spans, span_corruption
 from lightning_nlp.data.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError
@@ -26,6 +27,8 @@ class SpanCorruptionData(DamagedTextData):
         mean_span_length: tokens of a hidden span, on average.
         tokenizer: which tokenizer to train, always with as many sentinels as are needed, or to load.
     """
+
+    tokenised: ClassVar[tuple[str, ...]] = ("text",)
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class SpanCorruptionData(DamagedTextData):
         def damage(ids: np.ndarray, id: str, key: tuple[int, ...], offset: int) -> Example | None:
             return span_corruption(ids, id, key, self.spans, self.sentinels, *ends)
 
-        texts = self.tokenizer.encode_batch([row["text"] for row in rows])
+        texts = token_ids(self.tokenizer, [row["text"] for row in rows])
         return [self.in_pieces(ids, row, damage) for ids, row in zip(texts, rows, strict=True)]
 
     def encode_damaged(self, text: str) -> list[int]:

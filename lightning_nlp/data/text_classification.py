@@ -6,6 +6,7 @@ import json
 from typing import Any, ClassVar
 
 from lightning_nlp.data.bad_rows import BadRowError, usable
+from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import Example, classification
 from lightning_nlp.errors import ConfigError
@@ -27,6 +28,7 @@ class TextClassificationData(TextDataModule):
     fields: ClassVar[tuple[str, ...]] = ("text", "label")
     packed: ClassVar[bool] = False
     task: ClassVar[str] = "classification"
+    tokenised: ClassVar[tuple[str, ...]] = ("text",)
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class TextClassificationData(TextDataModule):
         tokenizer = self.tokenizer
         return [
             classification(ids, label, row["id"], self.max_length, tokenizer.bos_id, tokenizer.eos_id)
-            for ids, label, row in zip(tokenizer.encode_batch([row["text"] for row in rows]), labels, rows, strict=True)
+            for ids, label, row in zip(token_ids(tokenizer, [row["text"] for row in rows]), labels, rows, strict=True)
         ]
 
 

@@ -91,10 +91,13 @@ class Tokenizer:
     def _words(self, encoding: tokenizers.Encoding, ids: np.ndarray) -> np.ndarray:
         if self.backend.pre_tokenizer is None and len(self._word_starts):
             return np.cumsum(self._word_starts[ids], dtype=np.int32)
-        # A token that was added to the vocabulary is in no word: it is one by itself.
         words = encoding.word_ids
-        alone = -1 - np.arange(len(words))
-        return int32([alone[place] if word is None else word for place, word in enumerate(words)])
+        if None not in words:
+            return int32(words)
+        # A token that was added to the vocabulary is in no word: it is one by itself.
+        before = [None, *words[:-1]]
+        starts = [word is None or word != last for word, last in zip(words, before, strict=True)]
+        return np.cumsum(starts, dtype=np.int32) - 1
 
     @functools.cached_property
     def _word_starts(self) -> np.ndarray:

@@ -18,6 +18,7 @@ def settle_tokenizer(
     kept: Path | None,
     initial: Path | None,
     save: bool,
+    prepared: Callable[[], Path | None] = lambda: None,
 ) -> Tokenizer:
     """The tokenizer of a run.
 
@@ -27,6 +28,7 @@ def settle_tokenizer(
         kept: where the run keeps its tokenizer, whether or not it is there yet; None without a run.
         initial: the tokenizer of the weights the run starts from.
         save: put it at ``kept`` where nothing is yet.
+        prepared: the one trained when the data was prepared, if it was; asked for only when one must be trained.
 
     Raises:
         ConfigError: the run, its initial weights and the configuration name different tokenizers.
@@ -38,6 +40,8 @@ def settle_tokenizer(
         tokenizer = Tokenizer.load(initial)
     elif config.path is not None:
         tokenizer = Tokenizer.load(Path(config.path))
+    elif (trained := prepared()) is not None:
+        tokenizer = Tokenizer.load(trained)
     else:
         tokenizer = train_tokenizer(documents(), config)
     if config.path is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lightning_nlp.data.bad_rows import examine
+from lightning_nlp.data.bad_rows import examine, policy_of
 from lightning_nlp.data.budget import GROUPS, BudgetLane, cost
+from lightning_nlp.data.bulk import BulkStream, Text
+from lightning_nlp.data.bulk_lane import BulkLane
 from lightning_nlp.data.documents import Documents, SourceDocuments, with_keys
 from lightning_nlp.data.joined import JoinedSource
 from lightning_nlp.data.lanes import BucketedLane, FittedLane, Lane, PackedLane
@@ -17,6 +20,7 @@ from lightning_nlp.data.mixture import Rates, batch_source
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order import BlockOrder
 from lightning_nlp.data.permutation import fold
+from lightning_nlp.data.prepared_source import PreparedSource
 from lightning_nlp.data.sources import Source
 from lightning_nlp.data.workers import Workers
 
@@ -45,25 +49,48 @@ def training_stream(data: TextDataModule) -> TrainStream:
     batch = data.batch
     size = f"global_batch_tokens={batch.tokens}" if batch.rows is None else f"global_batch_size={batch.rows}"
     packing = f" packing={data.packing}" if data.packed and data.packing != "concatenate" else ""
-    kind = TrainStream if batch.rows is not None else BudgetStream
-    make_lane = lane_maker(data, source, orders)
+    fingerprint += f" length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}"
+    make_lane: Any = lane_maker(data, source, orders)
+    kind: Any = TrainStream if batch.rows is not None else BudgetStream
+    bulk = False
+    if isinstance(source, PreparedSource) and draws_in_bulk(data, source):
+        bulk, (kind, make_lane) = True, bulk_stream(data, source, orders[""])
 
     def stream(ranks: int, rank: int) -> TrainStream:
-        return kind(
+        made: TrainStream = kind(
             make_lane,
             n_lanes=data.lanes,
             global_batch=batch.rows,
             data_ranks=ranks,
             rank=rank,
             micro_batches=data.accumulation,
-            fingerprint=f"{fingerprint} length={data.lengths} {size}{packing} tokenizer={data.tokenizer_hash[:12]}",
+            fingerprint=fingerprint,
         )
+        return made
 
     whole = stream(data.ranks, data.rank)
-    if data.workers:  # to a worker, the others are further ranks
+    if data.workers and not bulk:  # to a worker, the others are further ranks
         ranks, rank, count = data.ranks, data.rank, data.workers
         whole.spawn = lambda state: Workers(lambda number: stream(ranks * count, rank + ranks * number), count, state)
     return whole
+
+
+def draws_in_bulk(data: TextDataModule, source: PreparedSource) -> bool:
+    """Whether rows follow from lengths alone: packed texts, end to end, none of which could turn out to be bad."""
+    plain = data.one_text and data.packing == "concatenate" and "long" not in policy_of(source).also
+    return plain and source.num_rows is not None and not source.bad
+
+
+def bulk_stream(data: TextDataModule, source: PreparedSource, order: BlockOrder) -> tuple[Any, Any]:
+    """What makes a stream, and a lane, of the same rows as packed lanes give."""
+    tokenizer = data.tokenizer
+    assert tokenizer is not None
+    (field,) = data.tokenised
+    text = Text(source, field, tokenizer.bos_id, tokenizer.eos_id, tokenizer.bytes_of)
+    return (
+        functools.partial(BulkStream, text, data.task, data.max_length),
+        lambda number: BulkLane(order, source, number, field, data.max_length, text.ends),
+    )
 
 
 def block_order(data: TextDataModule, source: Source, seed: int) -> BlockOrder:
