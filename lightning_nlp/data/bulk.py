@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lightning_nlp.data.bulk_lane import BulkLane, Drawn
+from lightning_nlp.data.bulk_text import Text
 from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.documents import total
 from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
-from lightning_nlp.data.prepared_source import PreparedSource
 
 TOKENS_AT_ONCE = 1 << 19
 """Tokens gathered at a time, rounded down to whole steps: enough to make the work for each lane small beside it."""
@@ -27,28 +27,6 @@ TOKENS_AT_FIRST = 1 << 12
 """The first batch is waited for: as many tokens as this, then four times as many, and so on."""
 VIEWED = 32
 """Steps whose micro-batches are cut out of the gathered rows at a time."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """How documents of a source become pairs.
-
-    Attributes:
-        source: the rows.
-        field: of the text.
-        bos_id, eos_id: tokens around a document, where there are such.
-        bytes_of: UTF-8 bytes that a token spells.
-    """
-
-    source: PreparedSource
-    field: str
-    bos_id: int | None
-    eos_id: int | None
-    bytes_of: Callable[[int], int]
-
-    @property
-    def ends(self) -> int:
-        return (self.bos_id is not None) + (self.eos_id is not None)
 
 
 @dataclass(frozen=True)
@@ -116,7 +94,6 @@ class BulkStream(TrainStream):
     ) -> None:
         self.text, self.task, self.length = text, task, length
         self._gathered: list[Gathered] = []
-        self._sizes: dict[int, int] = {}
         self._tokens_at_once = min(TOKENS_AT_FIRST, TOKENS_AT_ONCE)
         super().__init__(make_lane, **settings)
 
@@ -245,10 +222,10 @@ class BulkStream(TrainStream):
         number = np.arange(len(start)) - np.repeat(heads, np.diff(heads, append=len(start))) + 1
         count = len(places) * length
         found = np.empty((4, count), dtype=np.int64)
-        self._tokens(document, offset, take, start, found[0], found[1])
+        self.text.fill(document, offset, take, start, found[0], found[1])
         np.subtract(np.arange(count), np.repeat(start, take), out=found[2])
         found[3] = np.repeat(number, take)
-        sizes, ids = self._described(document, offset, found[0][start])
+        sizes, ids = self.text.describe(document, offset, found[0][start])
         return Packed(
             torch.from_numpy(found.reshape(4, len(places), length)),
             np.add.reduceat(np.where(offset == 0, sizes, 0), heads),
@@ -256,64 +233,3 @@ class BulkStream(TrainStream):
             ids,
             [*heads.tolist(), len(start)],
         )
-
-    def _tokens(
-        self,
-        document: np.ndarray,
-        offset: np.ndarray,
-        take: np.ndarray,
-        start: np.ndarray,
-        tokens: np.ndarray,
-        labels: np.ndarray,
-    ) -> None:
-        """Fill in inputs and labels of all pieces, end to end.
-
-        A document is ``[bos] ids [eos]``; pair ``j`` of it is its tokens ``j`` and ``j + 1``. So labels are ids one
-        further on where there is no bos, and inputs are the labels before them.
-        """
-        text, total = self.text, len(labels)
-        shift = 0 if text.bos_id is not None else 1
-        firsts = np.empty(len(start), dtype=np.int64)
-        ended = np.empty(len(start), dtype=bool)
-        for shard, which, places in text.source.by_shard(document):
-            ends, ids = shard.ends[text.field], shard.tokens[text.field]
-            base = ends[places].astype(np.int64)
-            size = ends[places + 1] - base
-            first, lengths = base + offset[which] + shift, take[which]
-            ended[which] = offset[which] + shift + lengths > size  # the last label is eos
-            whole = len(which) == len(start)
-            at = start[which] if whole else np.cumsum(lengths) - lengths
-            inside = np.arange(total if whole else int(lengths.sum()))
-            found = ids.take(inside + np.repeat(first - at, lengths), mode="clip")
-            if whole:
-                labels[:] = found
-            else:
-                labels[inside + np.repeat(start[which] - at, lengths)] = found
-            firsts[which] = ids.take(first - 1, mode="clip")
-        if text.eos_id is not None:
-            labels[(start + take - 1)[ended]] = text.eos_id
-        if text.bos_id is not None:
-            firsts[offset == 0] = text.bos_id
-        tokens[1:] = labels[:-1]
-        tokens[start] = firsts
-
-    def _described(self, document: np.ndarray, offset: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """UTF-8 bytes that the labels of every piece's document spell, and the piece's id."""
-        text = self.text
-        sizes = np.empty(len(document), dtype=np.int64)
-        names: list[str] = [""] * len(document)
-        for shard, which, places in text.source.by_shard(document):
-            sizes[which] = shard.sizes[text.field][places]
-            found = shard.ids(places)
-            if len(found) == len(names):
-                names = found
-            else:
-                for piece, name in zip(which.tolist(), found, strict=True):
-                    names[piece] = name
-        ids = [f"{name}@{begin}" if begin else name for name, begin in zip(names, offset.tolist(), strict=True)]
-        if text.bos_id is None:  # the first token is then predicted from nothing: never
-            for token in np.unique(first).tolist():
-                if token not in self._sizes:
-                    self._sizes[token] = text.bytes_of(token)
-            sizes -= np.array([self._sizes[token] for token in first.tolist()], dtype=np.int64)
-        return sizes, ids
