@@ -16,14 +16,24 @@ TASKS = {
 DATA = {
     "CausalLMData": "lightning_nlp.data.causal_lm:CausalLMData",
     "MaskedLMData": "lightning_nlp.data.masked_lm:MaskedLMData",
+    "PrefixLMData": "lightning_nlp.data.prefix_lm:PrefixLMData",
+    "PrefixPairsData": "lightning_nlp.data.prefix_lm:PrefixPairsData",
+    "DialogueData": "lightning_nlp.data.dialogue:DialogueData",
+    "SpanCorruptionData": "lightning_nlp.data.span_corruption:SpanCorruptionData",
+    "DenoisingData": "lightning_nlp.data.denoising:DenoisingData",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence:SequenceToSequenceData",
     "TextClassificationData": "lightning_nlp.data.text_classification:TextClassificationData",
 }
 OBJECTIVES = {
     "causal_lm": "lightning_nlp.data.objectives:causal_lm",
     "masked_lm": "lightning_nlp.data.objectives:masked_lm",
+    "prefix_lm": "lightning_nlp.data.objectives:prefix_lm",
+    "dialogue": "lightning_nlp.data.objectives:dialogue",
+    "span_corruption": "lightning_nlp.data.objectives:span_corruption",
+    "denoising": "lightning_nlp.data.objectives:denoising",
     "sequence_to_sequence": "lightning_nlp.data.objectives:sequence_to_sequence",
     "classification": "lightning_nlp.data.objectives:classification",
+    "pair_classification": "lightning_nlp.data.objectives:pair_classification",
 }
 OPTIMIZERS = {
     "adamw": "lightning_nlp.optim.optimizers:adamw",
@@ -38,6 +48,8 @@ BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
     "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
     "numbers": "lightning_nlp.data.builders.numbers:build",
+    "number_chat": "lightning_nlp.data.builders.number_chat:build",
+    "number_facts": "lightning_nlp.data.builders.number_facts:build",
 }
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",

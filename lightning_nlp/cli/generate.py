@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
             return
         with torch.inference_mode():
             (new,) = head.continuations(backbone, [head.encode_prompt(prompt)], generation)
-        print(prompt + tokenizer.decode(new), flush=True)
+        print(head.shown(prompt, new), flush=True)
 
     for prompt in options.prompt or []:
         answer(prompt)

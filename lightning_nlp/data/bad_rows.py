@@ -41,6 +41,7 @@ KINDS = (
     "over_length",
     "duplicate_id",
     "unknown_label",
+    "bad_conversation",
     "unreadable_file",
     "unusable",
 )

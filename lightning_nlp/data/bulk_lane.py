@@ -123,7 +123,7 @@ class BulkLane:
         if left_out := found[STATE[-1]]:
             counts[STATE[-1]] = left_out
         place = {name: found[name] for name in ("block", "document", "offset")}
-        return {**place, "blocks": self.order.n_blocks or 0, **counts, "seen": counts}
+        return {**place, "blocks": self.order.n_blocks or 0, "part": 0, **counts, "seen": counts}
 
     def state(self) -> dict[str, Any]:
         return self.plain(self.position)

@@ -36,6 +36,6 @@ class CausalLMData(TextDataModule):
         for ids, row, text in zip(token_ids(tokenizer, texts), rows, texts, strict=True):
             size = utf8_size(text)
             if tokenizer.bos_id is None and len(ids):  # the first token is then predicted from nothing: never
-                size -= tokenizer.bytes_of(int(ids[0]))
+                size -= tokenizer.bytes_of(int(ids[0]), first=True)
             examples.append(causal_lm(ids, row["id"], size, tokenizer.bos_id, tokenizer.eos_id))
         return examples

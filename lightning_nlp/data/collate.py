@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ class Batch(TypedDict, total=False):
     tokens: Tensor
     """int64 ``[B, T]``."""
     labels: Tensor
-    """int64 ``[B, T]``, or ``[B]`` for classification; -100 = no loss."""
+    """int64 ``[B, T]``, or ``[B]`` for classification; -100 = no loss.
+
+    float32 ``[B, C]`` of zeros and ones for several labels, ``[B]`` for regression; NaN = no loss.
+    """
     positions: Tensor
     """int64 ``[B, T]``, from 0 within each document of a row."""
     segments: Tensor
@@ -38,6 +41,10 @@ class Batch(TypedDict, total=False):
     """int64 ``[B, S]``, for the encoder of an encoder_decoder; likewise ``source_positions``, ``source_segments``."""
     source_positions: Tensor
     source_segments: Tensor
+    prefix_mask: Tensor
+    """bool ``[B, T]``, True for tokens that all of their document see (prefix language models)."""
+    token_types: Tensor
+    """int64 ``[B, T]``, which text of a pair a token is of."""
     places: Tensor
     """int64 ``[B]``, number of an evaluated row in its split; -1 in training and for padding rows."""
     texts: list[str]
@@ -59,14 +66,27 @@ def stack(rows: list[Row], name: str, length: int, fill: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-def padding_row(labels: np.ndarray | int, pad_id: int) -> Row:
+def padding_row(labels: Any, pad_id: int) -> Row:
     """A row that stands for nothing, so that every rank has something to run."""
     zero = np.zeros(1, dtype=np.int32)
     return Row(np.full(1, pad_id, dtype=np.int32), labels, zero, zero, [], 0)
 
 
+def stack_extras(rows: list[Row], length: int) -> dict[str, Tensor]:
+    """Further fields of the rows, each ``[B, T]``, filled up with 0; booleans stay so, numbers are int64."""
+    found: dict[str, Tensor] = {}
+    for name, values in {name: values for row in rows for name, values in row.extras.items()}.items():
+        out = np.zeros((len(rows), length), dtype=bool if values.dtype == bool else np.int64)
+        for number, row in enumerate(rows):
+            if name in row.extras:
+                out[number, : len(row.extras[name])] = row.extras[name]
+        found[name] = torch.from_numpy(out)
+    return found
+
+
 def common(rows: list[Row], length: int, pad_id: int) -> Batch:
     return {
+        **stack_extras(rows, length),  # type: ignore[typeddict-item]
         "tokens": stack(rows, "tokens", length, pad_id),
         "positions": stack(rows, "positions", length, 0),
         "segments": stack(rows, "segments", length, 0),
@@ -93,11 +113,13 @@ def collate_packed(rows: list[Row], pad_id: int) -> Batch:
 
 
 def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
-    """Rows of different lengths with one label each, or a label at every position; T is rounded up to ``multiple``."""
-    per_token = bool(rows) and isinstance(rows[0].labels, np.ndarray)
+    """Rows of different lengths with a label each, or one at every position; T is rounded up to ``multiple``."""
+    per_token = bool(rows) and isinstance(rows[0].labels, np.ndarray) and rows[0].labels.dtype.kind == "i"
     rows = rows or [padding_row(-100, pad_id)]
     length = -(-max(len(row.tokens) for row in rows) // multiple) * multiple
-    labels = stack(rows, "labels", length, -100) if per_token else torch.tensor([int(row.labels) for row in rows])
+    labels = (
+        stack(rows, "labels", length, -100) if per_token else torch.from_numpy(np.array([row.labels for row in rows]))
+    )
     return {**common(rows, length, pad_id), "labels": labels}
 
 

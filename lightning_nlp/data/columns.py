@@ -10,8 +10,10 @@ from lightning_nlp.data.filters import LEFT_OUT, Filter, check_columns
 from lightning_nlp.errors import ConfigError, nearest
 
 Row = dict[str, Any]
-TEXTS = frozenset({"text", "source", "target"})
+TEXTS = frozenset({"text", "text_pair", "source", "target", "prompt", "response"})
 """Fields that hold text, which may be empty."""
+MAY_BE_EMPTY = TEXTS | {"messages"}
+"""Objectives say what becomes of an empty one."""
 
 
 class Columns:
@@ -81,7 +83,7 @@ class Columns:
         return found
 
     def _fault(self, field: str, column: str, value: Any, values: Row) -> BadRow | None:
-        if value is None or (value == "" and field not in TEXTS):
+        if value is None or (value == "" and field not in MAY_BE_EMPTY):
             if column not in values:
                 return BadRow("missing_column", f"no column '{column}' (columns: {', '.join(values) or 'none'})")
             return BadRow("missing_value", f"column '{column}' is empty")

@@ -118,7 +118,7 @@ class SourceDocuments:
 
     def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
         self.order, self.lane, self.lanes, self.prepare = order, lane, lanes, prepare
-        self.block, self.document = lane, 0
+        self.block, self.document, self.part = lane, 0, 0
         self._reader: BlockReader | None = None
         self._ahead: list[Example | BadRow | None] = []
         self._ahead_rows: list[dict[str, Any]] = []
@@ -141,12 +141,15 @@ class SourceDocuments:
             rows = with_keys(reader.read(self.document, stop), self.document, self.order.seed, self.block)
             self._ahead, self._ahead_start = examine(self.prepare, rows, self.order.source), self.document
             self._ahead_rows = rows
-            tokens = sum(example.full_length for example in self._ahead if isinstance(example, Example))
+            good = [example for example in self._ahead if isinstance(example, Example)]
+            tokens = sum(part.full_length for example in good for part in example.parts)
             enough = READ_AHEAD_TOKENS * len(self._ahead) // max(tokens, 1)
             self._ahead_count = max(min(enough, 4 * self._ahead_count, READ_AHEAD), 1)
             place = 0
         found = self._ahead[place]
-        return None if isinstance(found, BadRow) else found
+        if found is None or isinstance(found, BadRow):
+            return None
+        return found.more[self.part - 1] if self.part else found
 
     def _to_a_document(self) -> BlockReader:
         """Go over to the next block that has a document left."""
@@ -165,8 +168,12 @@ class SourceDocuments:
         return self.block // self.order.n_blocks if self.order.n_blocks else 0
 
     def advance(self) -> None:
-        """Done with the current document."""
-        self.document += 1
+        """Done with the current example: on to the next of its document, or to the next document."""
+        example = self._ahead[self.document - self._ahead_start]
+        if isinstance(example, Example) and self.part < len(example.more):
+            self.part += 1
+        else:
+            self.document, self.part = self.document + 1, 0
 
     def next(self, longest: int | None = None) -> Example:
         """The next example, skipping documents that give none.
@@ -186,10 +193,10 @@ class SourceDocuments:
             self.skipped()
 
     def count(self, example: Example, split: bool = False) -> None:
-        """Note a document that is used, in more than one row or not."""
+        """Note an example that is used, in more than one row or not; a document counts with its first."""
         self._fruitless = 0
-        self.counts.documents += 1
-        self.counts.split += split
+        self.counts.documents += example.part == 0
+        self.counts.split += example.part == 1 or (split and not example.part and not example.more)
         if example.truncated:
             self.counts.truncated += 1
             self.counts.tokens_cut += example.full_length - sum(example.lengths)
@@ -241,13 +248,14 @@ class SourceDocuments:
         ``blocks`` is the length of an epoch, 0 while unknown; ``mark``, of some streams, is where the block begins.
         """
         place: dict[str, Any] = {"block": self.block, "document": self.document, "blocks": self.order.n_blocks or 0}
+        place["part"] = self.part
         if (mark := self.order.mark(self.block)) is not None:
             place["mark"] = mark
         return {**place, **counts_state(self.counts)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue at a state."""
-        self.block, self.document = state["block"], state["document"]
+        self.block, self.document, self.part = state["block"], state["document"], state.get("part", 0)
         self._reader, self._ahead = None, []
         self.order.claim(self.lane, self.block, state.get("blocks", 0), state.get("mark"))
         self.counts = counts_of(state)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def evaluation_batches(data: TextDataModule, source: Source) -> Iterable[Batch]:
-    """All of a split, packed or a row an example, as training is."""
+    """All of a split, packed as training is, or a row an example."""
     rows = EvalRows(
         source,
         data.checked_prepare,
-        mode="packed" if data.packed else "single",
+        mode="packed" if data.packed and not data.whole else "single",
         max_length=data.max_length,
         micro_batch=data.asked_eval_batch_size or data.micro_batch_size,
         data_ranks=data.ranks,
@@ -81,7 +81,7 @@ class EvalRows:
                         announce(example.kind, message)
                 elif example is not None:
                     found, example.place = True, place
-                    yield example
+                    yield from example.parts
             number += len(chunk)
         if not found:
             raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")

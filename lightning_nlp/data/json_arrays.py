@@ -52,6 +52,9 @@ class JsonArray:
     def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
         return [self._rows[number] for number in numbers.tolist()]
 
+    def close(self) -> None:
+        """It is in memory."""
+
     def count(self) -> int:
         return len(self._rows)
 

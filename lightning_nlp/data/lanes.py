@@ -6,7 +6,7 @@ state is a few integers; the same rows follow after :meth:`restore`, bit for bit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +57,7 @@ class Row:
     cut: int = 0
     text: str = ""
     reference: str | None = None
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class PackedLane:
@@ -107,6 +108,11 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
     labels = np.full(length, -100, dtype=np.int32)
     positions = np.zeros(length, dtype=np.int32)
     segments = np.zeros(length, dtype=np.int32)
+    extras = {
+        name: np.zeros(length, dtype=values.dtype)
+        for example, _, _ in pieces
+        for name, values in example.extras.items()
+    }
     ids, size, start = [], 0, 0
     for number, (example, offset, take) in enumerate(pieces, 1):
         stop = start + take
@@ -114,10 +120,13 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
         labels[start:stop] = example.labels[offset : offset + take]
         positions[start:stop] = np.arange(take)
         segments[start:stop] = number
+        for name, values in example.extras.items():
+            extras[name][start:stop] = values[offset : offset + take]
         ids.append(f"{example.id}@{offset}" if offset else example.id)
         size += 0 if offset else example.bytes  # a continued document was counted where it began
         start = stop
-    return Row(tokens, labels, positions, segments, ids, size, continues=bool(pieces) and pieces[0][1] > 0)
+    continues = bool(pieces) and pieces[0][1] > 0
+    return Row(tokens, labels, positions, segments, ids, size, continues=continues, extras=extras)
 
 
 def single(example: Example) -> Row:
@@ -127,7 +136,7 @@ def single(example: Example) -> Row:
     row = Row(example.tokens, example.labels, positions, segments, [example.id], example.bytes)
     row.source, row.place = example.source, example.place
     row.cut = example.full_length - sum(example.lengths) if example.truncated else 0
-    row.text, row.reference = example.text, example.reference
+    row.text, row.reference, row.extras = example.text, example.reference, example.extras
     return row
 
 

@@ -11,32 +11,28 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import lightning.pytorch as L
-import torch.distributed
-
-from lightning_nlp.data.arithmetic import accumulation, batch_size
-from lightning_nlp.data.bad_rows import Extra, Policy, bad_of, refuse_long, usable
+from lightning_nlp.data.arithmetic import batch_size
+from lightning_nlp.data.bad_rows import Extra, Policy, refuse_long, usable
 from lightning_nlp.data.batches import EndlessBatches
 from lightning_nlp.data.budget import MULTIPLE
 from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
-from lightning_nlp.data.documents import COUNTS, skipped_of, total
 from lightning_nlp.data.evaluation import evaluation_batches
 from lightning_nlp.data.filters import Filter
 from lightning_nlp.data.joined import JoinedSource, open_mixture
 from lightning_nlp.data.lanes import Row
-from lightning_nlp.data.loader import TrainStream
 from lightning_nlp.data.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.position import Position
 from lightning_nlp.data.prediction import prediction_batches
 from lightning_nlp.data.reading import ReadingConfig
+from lightning_nlp.data.sizes import BatchPlan
 from lightning_nlp.data.sources import Format, Source, SourceConfig, open_splits
-from lightning_nlp.data.summary import NAMES, in_numbers, in_words
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
 from lightning_nlp.data.training import training_stream
-from lightning_nlp.errors import CheckpointError, ConfigError, DataError
+from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.ranks import data_rank, data_ranks
 
 if TYPE_CHECKING:
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
 Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
 
 
-class TextDataModule(L.LightningDataModule):
+class TextDataModule(BatchPlan, Position):
     """Streams text from files, the Hub or a sample builder.
 
     Args:
@@ -88,8 +84,14 @@ class TextDataModule(L.LightningDataModule):
     fields: ClassVar[tuple[str, ...]] = ("text",)
     packed: ClassVar[bool] = True
     task: ClassVar[str] = ""
+    whole: ClassVar[bool] = False
+    """No example is longer than a row, and none is cut."""
+    several: ClassVar[bool] = False
+    """A document may give more than one example."""
     asked: ClassVar[str] = "text"
     """The field that predictions are made from."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Fields that have to stand beside it."""
     answer: ClassVar[str | None] = None
     """The field with the right answer, shown beside predictions where a row has it."""
     tokenised: ClassVar[tuple[str, ...]] = ()
@@ -181,9 +183,6 @@ class TextDataModule(L.LightningDataModule):
         self.initial_tokenizer: Path | None = None
         self.predict_path: str | None = None
         self.left_out = 0
-        self._stream: TrainStream | None = None
-        self._restored: dict[str, Any] | None = None
-        self._counts = dict.fromkeys(COUNTS, 0)
 
     @property
     def lengths(self) -> str:
@@ -309,85 +308,12 @@ class TextDataModule(L.LightningDataModule):
             )
         return self.splits[name]
 
-    # Batch arithmetic -----------------------------------------------------------------------------------------
-
-    def plan(self, ranks: int, rank: int) -> int:
-        """Fix this process's share of every global batch; returns micro-batches per step and rank.
-
-        Raises:
-            ConfigError: sizes that do not divide; the message has the numbers.
-        """
-        self.ranks, self.rank = ranks, rank
-        self.accumulation = accumulation(self.batch, ranks, self.lanes, self.longest)
-        if self.workers and self.lanes % (ranks * self.workers):
-            over = f" x {ranks} data ranks" if ranks > 1 else ""
-            raise ConfigError(f"data.lanes {self.lanes} is not divisible by data.workers {self.workers}{over}")
-        return self.accumulation
-
-    @property
-    def longest(self) -> tuple[int, int]:
-        """Tokens of the longest row there can be, and of its source."""
-        return self.max_length, 0
-
-    @property
-    def global_batch_size(self) -> int:
-        """Rows of a global batch; at least so many where it is measured in tokens."""
-        if self.batch.rows is not None:
-            return self.batch.rows.final
-        assert self.batch.tokens is not None
-        return max(self.batch.tokens // sum(self.longest), 1)
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Rows this rank handles at once; at least so many where a batch is measured in tokens."""
-        return max(self.global_batch_size // self.ranks // self.accumulation, 1)
-
-    @property
-    def tokens_per_micro_batch(self) -> int:
-        """Upper bound of the tokens one rank handles at once."""
-        return self.micro_batch_size * self.max_length
-
-    def steps_for_tokens(self, tokens: int, asked_by: str) -> int:
-        """Optimizer steps after which ``tokens`` tokens were trained on.
-
-        Raises:
-            ConfigError: the tokens of a step differ from step to step.
-        """
-        if not self.packed or self.packing != "concatenate":
-            raise ConfigError(f"{asked_by} needs full rows, here lengths differ: give trainer.max_steps or max_epochs")
-        assert self.batch.rows is not None
-        return self.batch.rows.steps(-(-tokens // self.max_length))
-
-    def steps_for_epochs(self, epochs: int, asked_by: str) -> int:
-        """Optimizer steps in which every training example is seen ``epochs`` times.
-
-        Raises:
-            ConfigError: that number is not known without reading everything.
-        """
-        rows = self.split("train").num_rows
-        why = {
-            "packed rows do not end with an epoch": self.packed,
-            "a stream has no known length": rows is None,
-            "sources of a mixture do not end together": bool(self.mixture.sources),
-            "batches of tokens differ in rows": self.batch.rows is None,
-        }
-        for reason, holds in why.items():
-            if holds:
-                raise ConfigError(f"{asked_by}: {reason}; give trainer.max_steps or trainer.max_tokens")
-        assert rows is not None and self.batch.rows is not None
-        return self.batch.rows.steps(epochs * rows)
-
     # Training batches -----------------------------------------------------------------------------------------
 
     @property
     def order_seed(self) -> int:
         """What the order of the data is drawn from."""
         return self._seed if self._seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-
-    @property
-    def order_fingerprint(self) -> str | None:
-        """What fixes the order of the data; None before training data was opened."""
-        return self._stream.fingerprint if self._stream is not None else None
 
     def train_dataloader(self) -> Iterable[Batch]:
         self._stream = training_stream(self)
@@ -418,65 +344,6 @@ class TextDataModule(L.LightningDataModule):
     def multiple(self) -> int:
         """What lengths are rounded up to."""
         return self.max_length if self.static_shapes else MULTIPLE
-
-    @property
-    def tokenizer_hash(self) -> str:
-        assert self.tokenizer is not None
-        return self.tokenizer.hash
-
-    # State ----------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position of every lane after the last optimizer step, and the tokenizer's hash; small and plain."""
-        state: dict[str, Any] = {"tokenizer": self.tokenizer_hash} if self.tokenizer is not None else {}
-        if self._stream is None or self.trainer is None:
-            return state
-        own, counts = self._stream.state(self.trainer.global_step), self._stream.counts(self.trainer.global_step)
-        if self.ranks > 1:
-            shares: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(shares, (self.rank, own, counts))
-            by_rank = {rank: (share, numbers) for rank, share, numbers in shares}  # tensor-parallel peers hold the same
-            own = {
-                **own,
-                "lanes": {lane: value for share, _ in by_rank.values() for lane, value in share["lanes"].items()},
-            }
-            counts = total(numbers for _, numbers in by_rank.values())
-        self._counts = counts
-        return {**state, "train": own}
-
-    def summary(self) -> str:
-        """What became of the documents read so far, over all ranks, as of the last checkpoint."""
-        return in_words(self._counts, self.lengths)
-
-    def counts(self, step: int) -> dict[str, int]:
-        """What became of this rank's rows in the first ``step`` steps, under the same names on all ranks."""
-        found = self._stream.counts(step) if self._stream is not None else {}
-        return {name: found.get(name, 0) for name in NAMES} if found else {}
-
-    def numbers(self, counts: dict[str, int]) -> dict[str, int]:
-        """Sums of :meth:`counts` over ranks as metrics, such as ``data/bad_rows``."""
-        return in_numbers(counts)
-
-    def check_budget(self, counts: dict[str, int]) -> None:
-        """Stop on all ranks at once, given sums of :meth:`counts` over ranks.
-
-        Raises:
-            DataError: more bad rows were skipped than allowed.
-        """
-        skipped = skipped_of(counts)
-        rows = counts["documents"] + counts["dropped"] + sum(skipped.values())
-        self.source_config.policy.check_budget(bad_of(skipped), rows, "train")
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the position back; used when the training stream is made.
-
-        Raises:
-            CheckpointError: the run's tokenizer is not the one the checkpoint was trained with.
-        """
-        saved = state_dict.get("tokenizer")
-        if saved is not None and self.tokenizer is not None and saved != self.tokenizer.hash:
-            raise CheckpointError("tokenizer.json is not the tokenizer this checkpoint was trained with")
-        self._restored = state_dict.get("train")
 
     # Evaluation -----------------------------------------------------------------------------------------------
 

@@ -23,12 +23,12 @@ class PairedFiles:
     A mark holds both places, of which neither can be told from the other: its low 64 bits are the source's.
     """
 
-    def __init__(self, path: Path, target: Path, limit: int) -> None:
+    def __init__(self, path: Path, target: Path, limit: int, keep: bool = False) -> None:
         self.path, self.target = path, target
         self.columns: list[str] | None = ["source", "target"]
         parse = limited(parse_text, limit)
         self._limit, self._parse = limit, parse
-        self._sides = [TextFile(side, lines, parse, limit, "lines") for side in (path, target)]
+        self._sides = [TextFile(side, lines, parse, limit, "lines", keep=keep) for side in (path, target)]
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
         source, target = (side.scan(at) for side, at in zip(self._sides, (mark & LOW, mark >> 64), strict=True))
@@ -53,6 +53,10 @@ class PairedFiles:
     def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
         pairs = zip(*(side.read(numbers) for side in self._sides), strict=True)
         return [joined(one, other, self.target) for one, other in pairs]
+
+    def close(self) -> None:
+        for side in self._sides:
+            side.close()
 
     def count(self) -> int:
         return self._sides[0].count()

@@ -47,7 +47,7 @@ def parse_json(content: bytes) -> Values | BadRow:
     if isinstance(text, BadRow):
         return text
     try:
-        text = text.strip()
+        text = text.strip(" \t\r\n")
         values, end = DECODE(text)
         if end != len(text):
             return BadRow("malformed_json", "malformed JSON (Extra data)")

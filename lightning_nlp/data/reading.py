@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from lightning_nlp.data.parsing import Values
 from lightning_nlp.data.text_files import RowFile, TextFile
 from lightning_nlp.errors import ConfigError, DataError
 
+LARGE = 1 << 25
+"""Bytes of all files of a split; of a smaller one offsets and tables are held in memory."""
+OPEN_FILES = 128
+"""Files that access by number holds open; a process may have about a thousand."""
 FIRST_LOOK = 100
 """Rows whose keys are taken for the columns of a file of JSON lines."""
 UNITS = {
@@ -90,6 +95,11 @@ class Files:
             raise DataError(f"the {self.split} data has no rows: {self.paths[0]} is empty")
         return [self._guarded(number) for number in filled]
 
+    @functools.cached_property
+    def _large(self) -> bool:
+        """Too much for offsets and converted copies to be held in memory."""
+        return sum(path.stat().st_size for path in self.paths) >= LARGE
+
     def _guarded(self, number: int) -> RowFile:
         try:
             return self._opened(number)
@@ -101,22 +111,23 @@ class Files:
     def _opened(self, number: int) -> RowFile:
         path, limit = self.paths[number], self.reading.max_row_bytes
         if self.targets:
-            return PairedFiles(path, self.targets[number], limit)
+            return PairedFiles(path, self.targets[number], limit, self._large)
         if self.kind in ("parquet", "arrow"):
             from lightning_nlp.data.table_files import TableFile
 
-            return TableFile(path, self.wanted)
+            return TableFile(path, self.wanted, self._large)
         if self.kind == "text":
             cut, parse = UNITS[self.text_unit]
             whole = self.text_unit == "document"
             return TextFile(
                 path, cut, parse if whole else parsing.limited(parse, limit), UNLIMITED if whole else limit,
-                self.text_unit, columns=["text"],
+                self.text_unit, columns=["text"], keep=self._large,
             )  # fmt: skip
         if self.kind == "jsonl":
             if inner_name(path).suffix.lower() == ".json" and is_array(path):
                 return JsonArray(path)
-            return TextFile(path, records.filled_lines, parsing.limited(parsing.parse_json, limit), limit, "jsonl")
+            one = parsing.limited(parsing.parse_json, limit)
+            return TextFile(path, records.filled_lines, one, limit, "jsonl", keep=self._large)
         return self._table(path, limit)
 
     def _table(self, path: Path, limit: int) -> TextFile:
@@ -133,7 +144,9 @@ class Files:
             header = False
         parse = parsing.limited(parsing.parse_cells(names, separator, quotes), limit)
         settings = f"{self.kind} {quotes} {header}"
-        return TextFile(path, cut, parse, limit, settings, heading=header, columns=names, by_lines=not quotes)
+        return TextFile(
+            path, cut, parse, limit, settings, heading=header, columns=names, by_lines=not quotes, keep=self._large
+        )
 
     # Columns --------------------------------------------------------------------------------------------------
 
@@ -162,6 +175,7 @@ class Files:
         for part in self.parts:
             try:
                 sizes.append(len(part))
+                part.close()
             except (DataError, OSError, ValueError) as error:  # ArrowInvalid is a ValueError
                 if not self.tolerant or isinstance(part, PairedFiles):
                     raise error if isinstance(error, DataError) else broken(part.path, error) from error
@@ -175,17 +189,30 @@ class Files:
 
     def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
         """Rows by number, in the order asked for."""
-        parts, starts = self._numbered
+        _, starts = self._numbered
         of = np.searchsorted(starts, numbers, side="right") - 1
         if len(of) and (of == of[0]).all():
-            return parts[of[0]].read(numbers - starts[of[0]])
+            return self._used(int(of[0])).read(numbers - starts[of[0]])
         found: list[Any] = [None] * len(numbers)
         for number in np.unique(of):
             places = np.flatnonzero(of == number)
-            rows = parts[number].read(numbers[places] - starts[number])
+            rows = self._used(int(number)).read(numbers[places] - starts[number])
             for place, row in zip(places.tolist(), rows, strict=True):
                 found[place] = row
         return found
+
+    def _used(self, number: int) -> RowFile:
+        """A file that is read now; the one whose last reading is longest ago is closed when too many are open."""
+        parts, recent = self._numbered[0], self._recent
+        recent[number] = None
+        recent.move_to_end(number)
+        if len(recent) > OPEN_FILES:
+            parts[recent.popitem(last=False)[0]].close()
+        return parts[number]
+
+    @functools.cached_property
+    def _recent(self) -> OrderedDict[int, None]:
+        return OrderedDict()
 
     # Access in order ------------------------------------------------------------------------------------------
 
@@ -270,6 +297,9 @@ class DamagedFile:
 
     def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
         return [self._row for _ in numbers]
+
+    def close(self) -> None:
+        """There is nothing."""
 
     def count(self) -> int:
         return 1

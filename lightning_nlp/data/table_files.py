@@ -18,8 +18,6 @@ from lightning_nlp.data.parsing import Values
 from lightning_nlp.errors import DataError
 
 BATCH_ROWS = 1024
-CONVERTED_FROM = 1 << 25
-"""Bytes of a Parquet file that is converted on disk for access by number; a smaller one is held in memory."""
 OPEN_BATCHES = 64
 NOT_UTF8 = BadRow("invalid_utf8", "not UTF-8")
 
@@ -30,13 +28,14 @@ class TableFile:
     Args:
         path: the file.
         wanted: columns to read; those it lacks are left out of the rows.
+        keep: a Parquet file is converted on disk for access by number; otherwise it is held in memory.
 
     Raises:
         DataError: it is damaged, or no such file.
     """
 
-    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
-        self.path = path
+    def __init__(self, path: Path, wanted: Sequence[str], keep: bool = False) -> None:
+        self.path, self._keep = path, keep
         self._parquet = path.suffix.lower() == ".parquet" or path.open("rb").read(4) == b"PAR1"
         try:
             schema = pq.read_schema(path) if self._parquet else self._table.schema
@@ -46,14 +45,12 @@ class TableFile:
         self._names = [name for name in schema.names if name in set(wanted)]
 
     @cached_property
-    def _table(self) -> Any:
+    def _table(self) -> MappedFile | HeldTable:
         """An Arrow file, memory-mapped."""
-        mapped = pa.memory_map(str(self.path))
         try:
-            return MappedFile(pa.ipc.open_file(mapped))
-        except pa.ArrowInvalid:
-            mapped.seek(0)
-            return HeldTable(pa.ipc.open_stream(mapped).read_all())
+            return MappedFile(self.path)
+        except pa.ArrowInvalid:  # a stream, which has no directory of its batches
+            return HeldTable(pa.ipc.open_stream(pa.memory_map(str(self.path))).read_all())
 
     @cached_property
     def _batches(self) -> MappedFile | HeldTable:
@@ -61,7 +58,7 @@ class TableFile:
         if not self._parquet:
             return self._table
         file = pq.ParquetFile(self.path)
-        if self.path.stat().st_size < CONVERTED_FROM:
+        if not self._keep:
             return HeldTable(file.read(self._names))
 
         def convert(stream: BinaryIO) -> None:
@@ -70,8 +67,7 @@ class TableFile:
                 for batch in file.iter_batches(BATCH_ROWS, columns=self._names):
                     writer.write_batch(batch)
 
-        mapped = pa.memory_map(str(cached(self.path, f"arrow {self._names}", convert)))
-        return MappedFile(pa.ipc.open_file(mapped))
+        return MappedFile(cached(self.path, f"arrow {self._names}", convert))
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
         for batch in self._from(mark):
@@ -109,6 +105,11 @@ class TableFile:
             found.append(row_of(batch, number - (int(batches.ends[place]) - batch.num_rows), self._names))
         return found
 
+    def close(self) -> None:
+        for name in ("_batches", "_table"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
     def count(self) -> int:
         return int(pq.read_metadata(self.path).num_rows) if self._parquet else len(self)
 
@@ -117,13 +118,23 @@ class TableFile:
 
 
 class MappedFile:
-    """Record batches of a memory-mapped Arrow file, made when they are asked for."""
+    """Record batches of a memory-mapped Arrow file, made when they are asked for.
 
-    def __init__(self, reader: Any) -> None:
-        self._reader, self.schema = reader, reader.schema
+    Raises:
+        pyarrow.ArrowInvalid: it is no Arrow file, or a stream.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open: OrderedDict[int, Any] = OrderedDict()
+        reader = self._reader
+        self.schema = reader.schema
         sizes = [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
         self.ends = np.cumsum(sizes, dtype=np.int64)
-        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    @cached_property
+    def _reader(self) -> Any:
+        return pa.ipc.open_file(pa.memory_map(str(self._path)))
 
     def get(self, number: int) -> Any:
         """Record batch ``number``."""
@@ -133,6 +144,11 @@ class MappedFile:
             if len(self._open) > OPEN_BATCHES:
                 self._open.popitem(last=False)
         return batch
+
+    def close(self) -> None:
+        """Unmap the file until it is needed again; where its batches begin stays known."""
+        self._open.clear()
+        self.__dict__.pop("_reader", None)
 
 
 class HeldTable:
@@ -145,6 +161,9 @@ class HeldTable:
     def get(self, number: int) -> Any:
         """Record batch ``number``."""
         return self._batches[number]
+
+    def close(self) -> None:
+        """It cannot be read again without cost."""
 
 
 def pieces(batch: Any, start: int) -> Iterator[Any]:

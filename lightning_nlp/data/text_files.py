@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from lightning_nlp.data.compressed import open_bytes, unpacked
 from lightning_nlp.data.parsing import Parse, Values
 from lightning_nlp.data.records import Cut, Record
 
-KEPT_FROM = 1 << 25
-"""Bytes of a file whose offsets are worth a file of their own."""
+AT_ONCE = 1 << 14
+"""Bytes read at once, at least."""
 OFFSETS = 1 << 16
 """Offsets held in memory while they are collected."""
 
@@ -44,6 +44,9 @@ class RowFile(Protocol):
     def read(self, numbers: np.ndarray) -> list[Values | BadRow]:
         """Rows by number."""
 
+    def close(self) -> None:
+        """Give back what access by number holds open; reading opens it again."""
+
     def count(self) -> int:
         """Number of rows, without making anything for access by number."""
 
@@ -63,6 +66,7 @@ class TextFile:
         heading: the first record is none of the rows.
         columns: names of its columns, where known.
         by_lines: a row is known by its line; otherwise by its number among the records.
+        keep: offsets lie in a file of their own, which is memory-mapped; otherwise they are in memory.
     """
 
     def __init__(
@@ -76,10 +80,11 @@ class TextFile:
         heading: bool = False,
         columns: list[str] | None = None,
         by_lines: bool = True,
+        keep: bool = False,
     ) -> None:
         self.path, self.columns = path, columns
         self._cut, self._parse, self._limit, self._settings = cut, parse, limit, settings
-        self._heading, self._by_lines = heading, by_lines
+        self._heading, self._by_lines, self._keep = heading, by_lines, keep
         self._open: BinaryIO | None = None
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
@@ -95,7 +100,7 @@ class TextFile:
     def _offsets(self) -> np.ndarray:
         """Where every row begins, and where the last one ends: uint64 ``[rows + 1]``."""
         plain = unpacked(self.path)
-        if plain.stat().st_size < KEPT_FROM:
+        if not self._keep:
             return np.concatenate([np.frombuffer(part, np.uint64) for part in self._collect(plain)])
 
         def write(stream: BinaryIO) -> None:
@@ -126,11 +131,22 @@ class TextFile:
             self._open = unpacked(self.path).open("rb", buffering=0)
         descriptor, parse, longest = self._open.fileno(), self._parse, self._limit + 2
         starts, ends = self._offsets[numbers].tolist(), self._offsets[numbers + 1].tolist()
-        found = []
-        for start, end in zip(starts, ends, strict=True):
-            content = os.pread(descriptor, min(end - start, longest), start)
-            found.append(parse(content))
+        found: list[Any] = [None] * len(numbers)
+        held, held_start, held_end = b"", 0, 0
+        for place in np.argsort(numbers, kind="stable").tolist():  # neighbours come along with one call
+            start, end = starts[place], min(ends[place], starts[place] + longest)
+            if end > held_end:
+                held, held_start = os.pread(descriptor, max(end - start, AT_ONCE), start), start
+                held_end = start + len(held)
+            found[place] = parse(held[start - held_start : end - held_start])
         return found
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        if self._keep:
+            self.__dict__.pop("_offsets", None)
 
     def _records(self) -> Iterator[Record]:
         with open_bytes(self.path) as stream:

@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import models
 
+from lightning_nlp.data.added_tokens import add_tokens, added_names
+from lightning_nlp.data.spelling import Spelling, byte_letters, printable
+from lightning_nlp.data.tokenizer_config import MASK, SPECIAL, USUAL, TokenizerConfig
+from lightning_nlp.data.tokenizer_training import TRAINERS, non_empty
 from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.files import write_text
 
+__all__ = ["MASK", "SPECIAL", "USUAL", "Tokenizer", "TokenizerConfig", "byte_letters"]
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked workers would warn, and two cores gain nothing
-
-SPECIAL = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "unk": "<unk>"}
-MASK = "<mask>"
-USUAL = {
-    "pad": ("<pad>", "[PAD]", "<|padding|>"),
-    "bos": ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|endoftext|>"),
-    "eos": ("<eos>", "</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>"),
-    "unk": ("<unk>", "[UNK]"),
-    "mask": (MASK, "[MASK]"),
-}
-"""Names under which published tokenizers keep their special tokens, in order of preference."""
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """Which tokenizer to train, or to load."""
-
-    kind: Literal["bpe", "byte", "char"] = "bpe"
-    """bpe: byte-level pairs; byte: the 256 bytes; char: one token a character."""
-    vocab_size: int = 4096
-    """Of bpe, special tokens included."""
-    path: str | None = None
-    """A tokenizer.json to use instead of training one."""
-    special_tokens: bool = True
-    """Have <pad>, <bos>, <eos> and <unk>."""
-    mask_token: bool = False
-    """Have <mask>, after them (masked language modelling always has it)."""
-    train_documents: int = 20_000
-    """Documents read to train it."""
-    train_bytes: int = 50_000_000
-    """Characters read to train it, at most."""
-
-    def __post_init__(self) -> None:
-        least = 256 + len(special(self))
-        if self.kind == "bpe" and self.path is None and self.vocab_size < least:
-            raise ConfigError(f"data.tokenizer.vocab_size must be at least {least} for bpe, not {self.vocab_size}")
-        if self.path is not None and not Path(self.path).is_file():
-            raise ConfigError(f"data.tokenizer.path '{self.path}' does not exist")
-        if self.train_documents < 1 or self.train_bytes < 1:
-            raise ConfigError("data.tokenizer.train_documents and train_bytes must be at least 1")
 
 
 class Tokenizer:
@@ -71,6 +38,9 @@ class Tokenizer:
         ids = {name: self._first_known(names) for name, names in USUAL.items()}
         self.pad_id, self.bos_id, self.eos_id, self.unk_id = ids["pad"], ids["bos"], ids["eos"], ids["unk"]
         self.mask_id = ids["mask"]
+        own = getattr(backend.model, "unk_token", None)  # what the model itself gives for the unknown, by any name
+        if isinstance(own, str) and (number := backend.token_to_id(own)) is not None:
+            self.unk_id = None if number in (self.bos_id, self.eos_id) else int(number)
         # A published tokenizer's own rules say whether a text starts with a special token (GPT-2's does not).
         if backend.post_processor is not None and self.bos_id not in backend.encode("").ids:
             self.bos_id = None
@@ -104,27 +74,55 @@ class Tokenizer:
             found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # the library raises a bare Exception, among others
             raise DataError(f"a text cannot be tokenised: {self._why(texts, error)}") from error
-        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in found]
+        return [int32(encoding.ids) for encoding in found]
 
     def encode_words(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """As :meth:`encode_batch`, each with the number of the word that every token is a part of.
 
-        Words are the pieces that the pre-tokenizer cuts a text into before tokens are looked for.
+        Words are the pieces that the pre-tokenizer cuts a text into before tokens are looked for; without one, they
+        begin with the tokens that begin with a space, as SentencePiece writes it.
         """
         try:
             found = self.backend.encode_batch(texts, add_special_tokens=False)
         except Exception as error:  # the library raises a bare Exception, among others
             raise DataError(f"a text cannot be tokenised: {self._why(texts, error)}") from error
-        return [
-            (np.asarray(encoding.ids, dtype=np.int32), np.asarray(encoding.word_ids, dtype=np.int32))
-            for encoding in found
-        ]
+        return [(ids, self._words(encoding, ids)) for encoding, ids in ((each, int32(each.ids)) for each in found)]
 
-    @property
+    def _words(self, encoding: tokenizers.Encoding, ids: np.ndarray) -> np.ndarray:
+        if self.backend.pre_tokenizer is None and len(self._word_starts):
+            return np.cumsum(self._word_starts[ids], dtype=np.int32)
+        words = encoding.word_ids
+        if None not in words:
+            return int32(words)
+        # A token that was added to the vocabulary is in no word: it is one by itself.
+        before = [None, *words[:-1]]
+        starts = [word is None or word != last for word, last in zip(words, before, strict=True)]
+        return np.cumsum(starts, dtype=np.int32) - 1
+
+    @functools.cached_property
+    def _word_starts(self) -> np.ndarray:
+        """bool ``[vocab_size]``, True for tokens that begin with a space; empty where no token says so."""
+        mark = self.spelling.word_start
+        if not mark:
+            return np.zeros(0, dtype=bool)
+        names = (self.backend.id_to_token(number) or "" for number in range(self.vocab_size))
+        return np.array([name.startswith(mark) for name in names])
+
+    @functools.cached_property
     def knows_words(self) -> bool:
-        """The pre-tokenizer cuts texts into words, not into characters or not at all."""
+        """Texts are cut into words, not into characters or not at all."""
         cutter = self.backend.pre_tokenizer
-        return cutter is not None and len(cutter.pre_tokenize_str("one two")) == 2
+        if cutter is None:
+            return bool(self.spelling.word_start)
+        return 1 < len(cutter.pre_tokenize_str("one two")) < 4  # a cutter may keep the space as a piece
+
+    @functools.cached_property
+    def spaced(self) -> bool:
+        """Tokens of words begin with the space before the word."""
+        cutter = self.backend.pre_tokenizer
+        if not self.knows_words or cutter is None:
+            return self.knows_words
+        return bool(cutter.pre_tokenize_str("one two")[-1][0] != "two")
 
     def encode_masked(self, text: str) -> list[int]:
         """Ids of ``text``, in which the mask token's name stands for the mask token.
@@ -137,7 +135,7 @@ class Tokenizer:
         if self.mask_id is None:
             raise ConfigError("the tokenizer has no mask token")
         *before, last = text.split(self.mask_name)
-        if self.knows_words and self.backend.pre_tokenizer.pre_tokenize_str("one two")[1][0] != "two":
+        if self.spaced:
             before = [part.removesuffix(" ") for part in before]
         ids: list[int] = []
         for part in self.encode_batch([*before, last]):
@@ -169,11 +167,24 @@ class Tokenizer:
         """Text of ``ids``; special tokens are left out."""
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
 
-    def bytes_of(self, token: int) -> int:
-        """UTF-8 bytes that one token spells; a byte-level token may be a part of a character."""
-        if isinstance(self.backend.decoder, decoders.ByteLevel):
-            return len(self.backend.id_to_token(token) or "")  # one stand-in letter a byte
-        return len(self.decode([token]).encode())
+    @functools.cached_property
+    def spelling(self) -> Spelling:
+        """Bytes of every token."""
+        return Spelling(self.backend)
+
+    def shown(self, token: int) -> str:
+        """A token as a person can read it: what it spells, or its name where it spells nothing."""
+        spelled = self.spelling(token)
+        return printable(spelled) if spelled else str(self.backend.id_to_token(token) or f"({token})")
+
+    def bytes_of(self, token: int, *, first: bool = False) -> int:
+        """UTF-8 bytes that one token spells: part of a character may be less than a whole one, special tokens are 0.
+
+        Args:
+            token: id.
+            first: it begins a text, where some tokenizers put a space that was not there.
+        """
+        return len(self.spelling(token, first=first))
 
     def save(self, path: Path) -> None:
         """Write ``tokenizer.json``, atomically."""
@@ -198,75 +209,12 @@ class Tokenizer:
         Raises:
             DataError: there is no text.
         """
-        return cls(TRAINERS[config.kind](non_empty(texts), config))
+        added = added_names(config.extra_tokens, config.sentinels)
+        learned = dataclasses.replace(config, vocab_size=config.vocab_size - len(added), sentinels=0, extra_tokens=())
+        backend = TRAINERS[config.kind](non_empty(texts), learned)
+        add_tokens(backend, added)
+        return cls(backend)
 
 
-def non_empty(texts: Iterable[str]) -> Iterator[str]:
-    """Pass texts on; complain when there was none at all."""
-    seen = False
-    for text in texts:
-        seen = seen or bool(text)
-        yield text
-    if not seen:
-        raise DataError("there is no text to train a tokenizer on")
-
-
-def special(config: TokenizerConfig) -> list[str]:
-    """Names of the special tokens to train with, in the order of their ids."""
-    return (list(SPECIAL.values()) if config.special_tokens else []) + ([MASK] if config.mask_token else [])
-
-
-def byte_level(model: Any, *, split_words: bool) -> tokenizers.Tokenizer:
-    """A tokenizer over bytes: any text comes back exactly."""
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split_words)
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def train_bpe(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
-    """Byte-pair encoding over bytes (Sennrich et al. 2016; Radford et al. 2019)."""
-    backend = byte_level(models.BPE(), split_words=True)
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        special_tokens=special(config),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    return backend
-
-
-def make_byte(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
-    """The 256 bytes, no merges; ids 0-255 are the bytes when there are no special tokens."""
-    names = special(config)
-    letters = byte_letters()
-    vocabulary = {name: number for number, name in enumerate([*names, *letters])}
-    backend = byte_level(models.BPE(vocab=vocabulary, merges=[]), split_words=False)
-    if names:
-        backend.add_special_tokens(names)
-    return backend
-
-
-def byte_letters() -> list[str]:
-    """The printable stand-in of each byte, in byte order, as the byte-level pre-tokenizer writes them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(256))
-    return [chr(byte) if byte in printable else chr(256 + next(others)) for byte in range(256)]
-
-
-def train_char(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
-    """One token for every character seen; without special tokens an unseen character cannot be encoded."""
-    alphabet = sorted({character for text in texts for character in text})
-    names = [*special(config), *alphabet]
-    vocabulary = {name: number for number, name in enumerate(names)}
-    unknown = {"unk_token": SPECIAL["unk"]} if config.special_tokens else {}
-    backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocabulary, **unknown))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    if special(config):
-        backend.add_special_tokens(special(config))
-    return backend
-
-
-TRAINERS = {"bpe": train_bpe, "byte": make_byte, "char": train_char}
+def int32(values: Any) -> np.ndarray:
+    return np.asarray(values, dtype=np.int32)

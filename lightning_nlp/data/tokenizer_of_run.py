@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
+from lightning_nlp.data.progress_line import ProgressLine
 from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
 
@@ -41,7 +43,7 @@ def settle_tokenizer(
     elif (trained := prepared()) is not None:
         tokenizer = Tokenizer.load(trained)
     else:
-        tokenizer = Tokenizer.train(first_texts(documents(), config), config)
+        tokenizer = train_tokenizer(documents(), config)
     if config.path is not None:
         message = f"data.tokenizer.path '{config.path}' is not the run's tokenizer"
         _check_same(tokenizer, Path(config.path), message)
@@ -50,14 +52,33 @@ def settle_tokenizer(
     return tokenizer
 
 
-def first_texts(documents: Iterable[list[str]], config: TokenizerConfig) -> Iterator[str]:
-    """Texts of the first documents, within the configured limits."""
-    budget = config.train_bytes
-    for number, texts in enumerate(documents):
-        if number >= config.train_documents or budget <= 0:
-            return
-        yield from texts
-        budget -= sum(len(text) for text in texts)
+def train_tokenizer(documents: Iterable[list[str]], config: TokenizerConfig) -> Tokenizer:
+    """Train on the first documents, within the configured limits, with a line of progress on a terminal.
+
+    Raises:
+        DataError: there is no text.
+        ConfigError: the texts need a larger vocabulary.
+    """
+    with ProgressLine() as line:
+        return Tokenizer.train(first_texts(documents, config, line), config)
+
+
+def first_texts(documents: Iterable[list[str]], config: TokenizerConfig, line: ProgressLine) -> Iterator[str]:
+    """Texts of the first documents; the last one is cut where the budget of bytes ends."""
+    left, number = config.train_bytes, 0
+    for number, texts in enumerate(islice(documents, config.train_documents), 1):
+        for text in texts:
+            size = len(text.encode(errors="surrogatepass"))
+            yield text if size <= left else text.encode(errors="surrogatepass")[:left].decode(errors="ignore")
+            left -= size
+            if left <= 0:
+                break
+        line.show(f"tokenizer: {number} documents, {(config.train_bytes - max(left, 0)) / 1e6:.1f} MB read")
+        if left <= 0:
+            break
+    line.show(
+        f"tokenizer: learning from {number} documents, {(config.train_bytes - max(left, 0)) / 1e6:.1f} MB", now=True
+    )
 
 
 def _check_same(tokenizer: Tokenizer, path: Path | None, message: str) -> None:

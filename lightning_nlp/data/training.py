@@ -189,5 +189,6 @@ def mean_cost(data: TextDataModule) -> float:
     source = data.split("train")
     scan = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
     examples = examine(data.checked_prepare, with_keys(list(islice(scan, SAMPLE)), 0), source)
-    costs = [cost(1, example.lengths) for example in examples if isinstance(example, Example)]
+    good = [example for example in examples if isinstance(example, Example)]
+    costs = [sum(cost(1, part.lengths) for part in example.parts) for example in good]
     return sum(costs) / max(len(costs), 1)

@@ -57,6 +57,7 @@ class CachedDecoder:
         prompts: non-empty token ids, each shorter than the model's ``max_length``.
         pad_id: what padding is filled with; never looked at.
         steps: new tokens at most.
+        bidirectional: all tokens of a prompt see all of it (prefix language models).
         around_logits: a context in which ``logits`` is called, again and again.
         memory: ``[B, S, D]`` encoder states; ``memory_segments [B, S]`` marks real tokens with 1, padding with 0.
     """
@@ -71,9 +72,10 @@ class CachedDecoder:
         steps: int,
         memory: Tensor | None = None,
         memory_segments: Tensor | None = None,
+        bidirectional: bool = False,
         around_logits: AbstractContextManager[Any] | None = None,
     ) -> None:
-        self.backbone, self.logits = backbone, logits
+        self.backbone, self.logits, self.bidirectional = backbone, logits, bidirectional
         self.around_logits = nullcontext() if around_logits is None else around_logits
         self.device: torch.device = backbone.token_embedding.weight.device
         self.last_position = backbone.config.max_length - 1
@@ -95,7 +97,8 @@ class CachedDecoder:
     def first(self) -> Tensor:
         """Read the prompts; scores ``[B, V]`` of what follows them."""
         segments = None if self.positions is None else self.real.long()
-        return self._read(self.prompts, None if segments is None else positions_of(segments), segments)
+        prefix = {"prefix_mask": self.real} if self.bidirectional else {}
+        return self._read(self.prompts, None if segments is None else positions_of(segments), segments, **prefix)
 
     def next(self, tokens: Tensor) -> Tensor:
         """Read one more token a row, ``[R]``; scores ``[R, V]`` of what follows."""
@@ -105,9 +108,9 @@ class CachedDecoder:
         self.positions = self.positions + 1
         return self._read(tokens[:, None], positions, None)
 
-    def _read(self, tokens: Tensor, positions: Tensor | None, segments: Tensor | None) -> Tensor:
+    def _read(self, tokens: Tensor, positions: Tensor | None, segments: Tensor | None, **prefix: Tensor) -> Tensor:
         source = {} if self.memory is None else {"memory": self.memory, "source_segments": self.memory_segments}
-        hidden = self.backbone(tokens, positions=positions, segments=segments, cache=self.cache, **source)
+        hidden = self.backbone(tokens, positions=positions, segments=segments, cache=self.cache, **source, **prefix)
         with self.around_logits:
             return self.logits(hidden[:, -1])
 

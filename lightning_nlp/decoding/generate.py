@@ -42,6 +42,7 @@ def hypotheses(
     bos_id: int | None = None,
     memory: Tensor | None = None,
     memory_segments: Tensor | None = None,
+    bidirectional: bool = False,
     prefixes: list[list[int]] | None = None,
     allowed_tokens: AllowedTokens | None = None,
     source: list[list[int]] | None = None,
@@ -68,6 +69,7 @@ def hypotheses(
         bos_id: what an empty prompt starts from.
         memory: ``[B, S, D]`` encoder states; ``memory_segments [B, S]`` marks real tokens with 1, padding (on either
             side) with 0.
+        bidirectional: all tokens of a prompt see all of it (prefix language models).
         prefixes: tokens each prompt's continuation begins with, whatever else is banned; part of the result.
         allowed_tokens: ``(number of the prompt, its new tokens)`` to the ids that may follow.
         source: tokens of each source, for ``no_repeat_ngram_scope: source``.
@@ -98,6 +100,7 @@ def hypotheses(
             steps=max(room),
             memory=memory,
             memory_segments=memory_segments,
+            bidirectional=bidirectional,
             around_logits=packing,
         )
         device = decoder.device

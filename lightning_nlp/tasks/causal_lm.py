@@ -10,6 +10,7 @@ import torch
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
+from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.generate import generate
 from lightning_nlp.decoding.sampling import GenerationConfig
@@ -17,7 +18,8 @@ from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
-from lightning_nlp.tasks.base import TaskModule
+from lightning_nlp.tasks.base import TaskModule, made
+from lightning_nlp.tasks.prompting import PromptConfig
 from lightning_nlp.tasks.token_head import TokenHead
 
 
@@ -27,10 +29,21 @@ class CausalLMHead(TokenHead):
     arrangements: ClassVar[tuple[str, ...]] = ("decoder",)
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
 
-    def __init__(self, generation: GenerationConfig, sample_prompts: list[str], loss: LossConfig) -> None:
+    def __init__(
+        self,
+        generation: GenerationConfig,
+        sample_prompts: list[str],
+        loss: LossConfig,
+        prompt: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__(loss)
+        self.prompt = prompt
         self.generation = generation
         self.sample_prompts = sample_prompts
+
+    def resolve(self, facts: dict[str, Any]) -> None:
+        if (found := facts.get("prompt")) is not None:
+            self.prompt = made(PromptConfig, found)
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
@@ -48,25 +61,26 @@ class CausalLMHead(TokenHead):
     ) -> list[list[int]]:
         """Token ids that follow each prompt (``bos`` included by the caller)."""
         assert self.tokenizer is not None
-        pad = self.tokenizer.pad_id
+        pad, end = self.tokenizer.pad_id, self.prompt.end_id
         return generate(
             backbone,
             lambda hidden: self.written(backbone, hidden),
             prompts,
             generation,
-            eos_id=self.tokenizer.eos_id,
+            eos_id=self.tokenizer.eos_id if end is None else end,
             pad_id=0 if pad is None else pad,
+            bidirectional=self.prompt.bidirectional,
             **kwargs,
         )
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt, after ``bos`` where the tokenizer has one.
+        """Token ids of a prompt with what stands around it, after ``bos`` where the tokenizer has one.
 
         Raises:
             ConfigError: an empty prompt and no ``bos`` to start from.
         """
         assert self.tokenizer is not None
-        ids = self.tokenizer.encode(text)
+        ids = [*self.prompt.before, *self.tokenizer.encode(text), *self.prompt.after]
         if self.tokenizer.bos_id is not None:
             ids = [self.tokenizer.bos_id, *ids]
         if not ids:
@@ -74,21 +88,28 @@ class CausalLMHead(TokenHead):
         return ids
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Log-likelihood of each text (nats), and its continuation."""
+        """The continuation of each text, or the answer to it; log-likelihood (nats) of a text that has labels."""
         assert self.tokenizer is not None
-        hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"])
-        prompts, kept = [], []
+        hidden = self.hidden(backbone, batch)
+        prompts: list[list[int]] = []
+        kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for row, ids in enumerate(batch["example_ids"]):
             if ids:
                 real = batch["segments"][row] > 0
                 tokens, labels = batch["tokens"][row][real].tolist(), batch["labels"][row][real].tolist()
                 loss, count = self.loss(backbone, hidden[row][real], batch["labels"][row][real])
-                prompts.append(tokens if labels[-1] == self.tokenizer.eos_id else [*tokens, labels[-1]])
-                kept.append((ids[0], batch["texts"][row], float(loss), int(count)))
-        for record, new in zip(kept, self.continuations(backbone, prompts, self.generation), strict=True):
-            identity, text, loss_sum, tokens_scored = record
-            scores = {"log_likelihood": -loss_sum, "tokens": tokens_scored}
-            yield {"id": identity, "text": text, "prediction": self.tokenizer.decode(new), **scores}
+                prompts.append(tokens if labels[-1] in (self.tokenizer.eos_id, IGNORED) else [*tokens, labels[-1]])
+                more = {"log_likelihood": -float(loss), "tokens": int(count)} if int(count) else {}
+                if batch["references"][row] is not None:
+                    more["target"] = batch["references"][row]
+                kept.append(({"id": ids[0], "text": batch["texts"][row]}, more))
+        for (record, more), new in zip(kept, self.continuations(backbone, prompts, self.generation), strict=True):
+            yield {**record, "prediction": self.tokenizer.decode(new), **more}
+
+    def shown(self, prompt: str, new: list[int]) -> str:
+        """A prompt with its continuation, or with the answer to it in a line of its own."""
+        assert self.tokenizer is not None
+        return f"{prompt}{chr(10) if self.prompt.answers else ''}{self.tokenizer.decode(new)}"
 
     def samples(self, backbone: Transformer) -> dict[str, str]:
         """Continuations of the sample prompts; the same random numbers at every validation."""
@@ -100,7 +121,7 @@ class CausalLMHead(TokenHead):
                 continue
             with torch.no_grad():
                 (new,) = self.continuations(backbone, [self.encode_prompt(prompt)], self.generation)
-            body = f"{prompt}{self.tokenizer.decode(new)}".replace("\n", "\n    ")
+            body = self.shown(prompt, new).replace("\n", "\n    ")
             texts[f"sample_{number}"] = f"    {body}"
         return texts
 
@@ -118,6 +139,7 @@ class CausalLM(TaskModule):
         adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; heads are trained.
         freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
         trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
+        prompt: what stands around prompts; taken from the data.
     """
 
     def __init__(
@@ -131,11 +153,12 @@ class CausalLM(TaskModule):
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
         freeze: list[str] | None = None,
         trainable: list[str] | None = None,
+        prompt: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
     ) -> None:
         if isinstance(generation, dict):
             generation = GenerationConfig(**generation)
         prompts = [""] if sample_prompts is None else list(sample_prompts)
-        head = CausalLMHead(generation, prompts, loss)
+        head = CausalLMHead(generation, prompts, loss, made(PromptConfig, prompt))
         super().__init__(backbone, {"lm": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
@@ -145,4 +168,5 @@ class CausalLM(TaskModule):
             "generation": dict(vars(head.generation)),
             "sample_prompts": head.sample_prompts,
             "loss": dict(vars(head.loss_config)),
+            "prompt": head.prompt.plain(),
         }

@@ -38,9 +38,13 @@ class SequenceToSequenceHead(TokenHead):
         self.generation = generation
         self.decode_examples = decode_examples
         self.decoder_start_id: int | None = None
+        self.damage = ""
         names = ("loss", "perplexity", "token_accuracy", *(["exact_match"] if decode_examples else []))
         self.metric_names = names  # type: ignore[misc]  # what is there depends on what is asked for
         self._shown: dict[int, tuple[list[int], str]] = {}
+
+    def resolve(self, facts: dict[str, Any]) -> None:
+        self.damage = facts.get("damage", "")
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
@@ -118,6 +122,7 @@ class SequenceToSequenceHead(TokenHead):
     def signatures(self) -> dict[str, str]:
         decoded = f"greedy|first:{self.decode_examples} rows|max_new_tokens:{self.generation.max_new_tokens}"
         tokens = f"{self.metrics.signature}|given:the right tokens before"
+        tokens += f"|{self.damage}" if self.damage else ""
         return {
             "loss": tokens,
             "token_accuracy": tokens,

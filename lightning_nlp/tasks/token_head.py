@@ -14,7 +14,7 @@ from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.metrics.tokens import TokenMetrics
 from lightning_nlp.tasks.head import Head, Losses
 
-INPUTS = ("positions", "segments", "source_tokens", "source_segments", "source_positions", "carried")
+INPUTS = ("positions", "segments", "source_tokens", "source_segments", "source_positions", "carried", "prefix_mask")
 SCORED_AT_ONCE = 1024
 """Rows of scores held in memory when the likeliest tokens are looked up."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ class Example:
         place: number of the row in its split (evaluation).
         text: the document itself, where somebody wants to see it again (predictions).
         reference: the right answer, where it is known (predictions).
+        extras: further fields of a batch, a value ``[n]`` a token (``prefix_mask``, ``token_types``); padding gets 0.
+        more: further examples that the same document gives, in order; only its first example has them.
+        part: number of this example among those of its document.
     """
 
     tokens: np.ndarray
@@ -38,6 +41,14 @@ class Example:
     place: int = -1
     text: str = ""
     reference: str | None = None
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+    more: list[Example] = field(default_factory=list)
+    part: int = 0
+
+    @property
+    def parts(self) -> list[Example]:
+        """All examples of the document."""
+        return [self, *self.more]
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -65,3 +76,13 @@ def cut_to(full: np.ndarray, max_length: int, eos_id: int | None) -> np.ndarray:
     if eos_id is not None:
         cut[-1] = eos_id
     return cut
+
+
+def in_turn(examples: list[Example]) -> Example | None:
+    """The examples of one document as one that has the others behind it; None where there are none."""
+    for number, example in enumerate(examples):
+        example.part = number
+    if not examples:
+        return None
+    examples[0].more = examples[1:]
+    return examples[0]

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_nlp.data import table_files, text_files
+from lightning_nlp.data import reading, text_files
 from lightning_nlp.data.filters import Filter
 from lightning_nlp.data.parsing import parse_cells
 from lightning_nlp.data.reading import ReadingConfig
@@ -106,7 +107,7 @@ def parquet_file(path, table):
 @pytest.mark.parametrize(("name", "write"), [("a.arrow", arrow_stream), ("a.arrow", arrow_file), ("a.parquet", parquet_file)])  # fmt: skip
 def test_columns(tmp_path, name, write, streaming, on_disk, monkeypatch, cache):
     if on_disk:
-        monkeypatch.setattr(table_files, "CONVERTED_FROM", 0)
+        monkeypatch.setattr(reading, "LARGE", 0)
     columns = {"text": [f"t{number}" for number in range(50)], "other": list(range(50)), "list": [[1]] * 50}
     write(tmp_path / name, pa.table(columns))
     source = opened(tmp_path / name, {"text": "text", "label": "list"}, streaming=streaming)["train"]
@@ -185,8 +186,8 @@ def test_a_bad_line_of_a_pair(tmp_path):
 @pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_tables_without_a_heading(tmp_path, ending, separator, quotes, streaming):
     (tmp_path / f"a.{ending}").write_text(f'x{separator}"y"\n\n{separator}"q"\n')
-    reading = ReadingConfig(column_names=["a", "b"], quotes=quotes)
-    source = opened(tmp_path, {"text": "a", "label": "b"}, reading=reading, streaming=streaming)["train"]
+    details = ReadingConfig(column_names=["a", "b"], quotes=quotes)
+    source = opened(tmp_path, {"text": "a", "label": "b"}, reading=details, streaming=streaming)["train"]
     mark = "" if quotes else '"'
     assert [(row["text"], row["label"]) for row in source.scan(0)] == [("x", f"{mark}y{mark}"), ("", f"{mark}q{mark}")]
 
@@ -236,7 +237,7 @@ def test_lines_and_paragraphs(content, limit):
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "line", "paragraph"])
 def test_offsets_of_large_files_are_kept_and_follow_the_file(tmp_path, monkeypatch, cache, kind):
-    monkeypatch.setattr(text_files, "KEPT_FROM", 0)
+    monkeypatch.setattr(reading, "LARGE", 0)
     monkeypatch.setattr(text_files, "OFFSETS", 3)
     path = tmp_path / f"a.{'txt' if kind in ('line', 'paragraph') else kind}"
 
@@ -305,3 +306,28 @@ def test_a_huge_split_is_cut_on_disk_as_a_small_one_is_in_memory(monkeypatch):
     for part, numbers in expected.items():
         assert isinstance(found[part], np.memmap)
         assert np.array_equal(found[part], numbers)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_more_files_than_may_be_open(tmp_path, monkeypatch, ending, large):
+    monkeypatch.setattr(reading, "LARGE", 0 if large else 1 << 30)
+    monkeypatch.setattr(reading, "OPEN_FILES", 5)
+    directory = tmp_path / "many"
+    directory.mkdir()
+    for number in range(40):
+        rows = [{"text": f"t{number * 3 + row}"} for row in range(number % 4)]  # one in four has no rows
+        if ending == "jsonl":
+            (directory / f"{number:02d}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pyarrow.parquet.write_table(
+                pa.table({"text": [row["text"] for row in rows]}, pa.schema({"text": pa.string()})),
+                directory / f"{number:02d}.parquet",
+            )
+    source = opened(directory)["train"]
+    expected = [f"t{number * 3 + row}" for number in range(40) for row in range(number % 4)]
+    before = len(os.listdir("/proc/self/fd"))
+    order = np.random.default_rng(0).permutation(len(expected))
+    assert [row["text"] for row in source.read(order)] == [expected[place] for place in order]
+    assert texts(source) == expected
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * 5
