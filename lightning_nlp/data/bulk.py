@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_nlp.data.bulk_lane import BulkLane, Drawn, draw
 from lightning_nlp.data.bulk_text import Text
@@ -21,52 +20,48 @@ from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.documents import total
 from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
 
-TOKENS_AT_ONCE = 1 << 19
-"""Tokens gathered at a time, rounded down to whole steps: enough to make the work for each lane small beside it."""
-TOKENS_AT_FIRST = 1 << 12
+DRAWN = 1 << 20
+"""Tokens whose documents are drawn at a time, in whole steps: so many that the work for a lane is small."""
+FIRST_DRAWN = 1 << 12
 """The first batch is waited for: as many tokens as this, then four times as many, and so on."""
-VIEWED = 32
-"""Steps whose micro-batches are cut out of the gathered rows at a time."""
+FILLED = 1 << 16
+"""Tokens whose batches are filled at a time, or those of one step: as many as a processor's cache holds."""
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Rows, by name as in :class:`~lightning_nlp.data.collate.Batch`.
+class Pieces:
+    """Pieces of documents that fill rows from end to end, row after row; all arrays are int64.
 
     Attributes:
-        places: int64 ``[4, rows, T]``: tokens, labels, positions, segments.
-        sizes: int64 ``[rows]``, bytes.
-        continues: bool ``[rows]``.
-        ids: of all pieces.
-        bounds: ``[rows + 1]``, where the pieces of each row begin.
+        documents: ``[P]``, numbers of rows of the source.
+        offsets: ``[P]``, the first pair of each.
+        takes: ``[P]``, how many pairs.
+        heads: ``[rows + 1]``, the first piece of every row.
     """
 
-    places: Tensor
-    sizes: np.ndarray
-    continues: np.ndarray
-    ids: list[str]
-    bounds: list[int]
+    documents: np.ndarray
+    offsets: np.ndarray
+    takes: np.ndarray
+    heads: np.ndarray
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """The rows of some steps, and where the lanes stood in between.
+class Ahead:
+    """What some steps will hold, and where the lanes stand in between.
 
     Attributes:
         first: the first of the steps.
         steps: ``[steps + 1]``, own rows before each step.
-        rows: all of them.
+        pieces: of all their rows.
         numbers: int64, of the rows in the run.
-        lanes: of the rows.
         states: by own lane, in order: where it stood after 0, 1, 2 ... of its rows.
         given: ``[steps + 1, own lanes]``, rows of each lane before each step.
     """
 
     first: int
     steps: list[int]
-    rows: Packed
+    pieces: Pieces
     numbers: np.ndarray
-    lanes: list[int]
     states: list[np.ndarray]
     given: np.ndarray
 
@@ -91,52 +86,64 @@ class BulkStream(TrainStream):
         self, text: Text, task: str, length: int, make_lane: Callable[[int], BulkLane], **settings: Any
     ) -> None:
         self.text, self.task, self.length = text, task, length
-        self._gathered: list[Gathered] = []
-        self._tokens_at_once = min(TOKENS_AT_FIRST, TOKENS_AT_ONCE)
+        self._ahead: list[Ahead] = []
+        self._most = min(FIRST_DRAWN, DRAWN)
         super().__init__(make_lane, **settings)  # type: ignore[arg-type]  # whose rows nobody asks for one by one
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         while True:
-            last, begin = self._current(), self.step
-            stop = min(begin + VIEWED, last.stop)
-            views = self._views(last, begin, stop)
+            ahead, begin = self._current(), self.step
+            rows = ahead.steps[begin - ahead.first + 1] - ahead.steps[begin - ahead.first]
+            stop = min(begin + max(FILLED // (rows * self.length), 1), ahead.stop)
+            batches = self._batches(ahead, begin, stop)
             for step in range(begin, stop):
                 if self.step != step:  # somebody restored another state, or iterates as well
                     break
                 self.step += 1
-                yield from islice(views, self.micro_batches)
+                yield from islice(batches, self.micro_batches)
 
-    def _current(self) -> Gathered:
-        """The rows that hold the present step."""
-        last = self._gathered[-1] if self._gathered else None
+    def _current(self) -> Ahead:
+        """What holds the present step."""
+        last = self._ahead[-1] if self._ahead else None
         if last is None or self.step == last.stop:
-            last = self._gather()
-            self._gathered = [old for old in self._gathered if old.stop > self.step - SNAPSHOTS] + [last]
+            last = self._draw()
+            self._ahead = [old for old in self._ahead if old.stop > self.step - SNAPSHOTS] + [last]
         return last
 
-    def _views(self, gathered: Gathered, begin: int, stop: int) -> Iterator[Batch]:
-        """Micro-batches of some steps; of few at a time, since what lives long slows down every garbage collection."""
-        steps = gathered.steps[begin - gathered.first : stop - gathered.first + 1]
-        first, last, rows = steps[0], steps[-1], gathered.rows
-        sizes = [(two - one) // self.micro_batches for one, two in pairwise(steps) for _ in range(self.micro_batches)]
-        places = [field.split(sizes) for field in rows.places[:, first:last].unbind()]
-        others = [
-            torch.from_numpy(values[first:last]).split(sizes)
-            for values in (gathered.numbers, rows.continues, rows.sizes)
-        ]
-        at = first
-        for tokens, labels, positions, segments, numbers, continues, size in zip(*places, *others, strict=True):
-            to = at + len(numbers)
+    def _batches(self, ahead: Ahead, begin: int, stop: int) -> Iterator[Batch]:
+        """Micro-batches of some steps: views of what is filled in for all of them."""
+        steps = ahead.steps[begin - ahead.first : stop - ahead.first + 1]
+        heads, numbers = ahead.pieces.heads[steps[0] : steps[-1] + 1], ahead.numbers[steps[0] : steps[-1]]
+        part = slice(int(heads[0]), int(heads[-1]))
+        documents, offsets, takes = (
+            values[part] for values in (ahead.pieces.documents, ahead.pieces.offsets, ahead.pieces.takes)
+        )
+        heads = heads - heads[0]
+        starts = np.cumsum(takes) - takes
+        order = np.arange(len(takes)) - np.repeat(heads[:-1], np.diff(heads)) + 1
+        found = np.empty((4, len(numbers) * self.length), dtype=np.int64)
+        tokens, labels, positions, segments = found
+        self.text.fill(documents, offsets, takes, starts, tokens, labels)
+        np.subtract(np.arange(len(tokens)), np.repeat(starts, takes), out=positions)
+        segments[:] = np.repeat(order, takes)
+        sizes, ids = self.text.describe(documents, offsets, tokens[starts])
+        bytes_of_rows = np.add.reduceat(np.where(offsets == 0, sizes, 0), heads[:-1])
+        micro = [(two - one) // self.micro_batches for one, two in pairwise(steps) for _ in range(self.micro_batches)]
+        fields = torch.from_numpy(found.reshape(4, len(numbers), self.length)).unbind()
+        rows = (torch.from_numpy(values) for values in (numbers, offsets[heads[:-1]] > 0, bytes_of_rows))
+        lanes, bounds, at = (numbers % self.n_lanes).tolist(), heads.tolist(), 0
+        for values in zip(*(field.split(micro) for field in (*fields, *rows)), strict=True):
+            to = at + len(values[0])
             yield {
-                "tokens": tokens,
-                "labels": labels,
-                "positions": positions,
-                "segments": segments,
-                "row_ids": numbers,
-                "lanes": gathered.lanes[at:to],
-                "continues": continues,
-                "bytes": size,
-                "example_ids": [rows.ids[begin:end] for begin, end in pairwise(rows.bounds[at : to + 1])],
+                "tokens": values[0],
+                "labels": values[1],
+                "positions": values[2],
+                "segments": values[3],
+                "row_ids": values[4],
+                "lanes": lanes[at:to],
+                "continues": values[5],
+                "bytes": values[6],
+                "example_ids": [ids[first:last] for first, last in pairwise(bounds[at : to + 1])],
                 "padding": (0, (to - at) * self.length),
                 "task": self.task,
             }
@@ -151,9 +158,9 @@ class BulkStream(TrainStream):
     def _states(self, step: int) -> dict[str, dict[str, Any]]:
         if step > self.step or step < self.step - SNAPSHOTS + 1:
             raise KeyError(step)
-        if not self._gathered:
+        if not self._ahead:
             return self._snapshots[step]
-        found = next((one for one in self._gathered if one.first <= step <= one.stop), None)
+        found = next((one for one in self._ahead if one.first <= step <= one.stop), None)
         if found is None:
             raise KeyError(step)
         given = found.given[step - found.first].tolist()
@@ -164,13 +171,13 @@ class BulkStream(TrainStream):
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self._gathered = []
+        self._ahead = []
 
-    def _gather(self) -> Gathered:
-        """Draw the rows of the next steps from all own lanes, and make their batches."""
+    def _draw(self) -> Ahead:
+        """Draw the rows of the next steps from all own lanes."""
         assert self.global_batch is not None
-        most, steps = self._tokens_at_once // self.length, [0]
-        self._tokens_at_once = min(4 * self._tokens_at_once, TOKENS_AT_ONCE)
+        most, steps = self._most // self.length, [0]
+        self._most = min(4 * self._most, DRAWN)
         while True:
             share = self.global_batch.size(self.step + len(steps) - 1) // self.data_ranks
             if len(steps) > 1 and steps[-1] + share > most:
@@ -188,44 +195,28 @@ class BulkStream(TrainStream):
         for place, after in zip(asked, drawn.states, strict=True):
             states[place] = after
         places = np.concatenate([leads[place] + own * np.arange(counts[place]) for place in asked])
-        rows = self._packed(drawn, places)
         numbers = (first + np.arange(steps[-1])) * self.data_ranks + self.rank
-        return Gathered(self.step, steps, rows, numbers, (numbers % self.n_lanes).tolist(), states, given)
+        return Ahead(self.step, steps, cut(drawn, places, self.length), numbers, states, given)
 
-    def _packed(self, drawn: Drawn, places: np.ndarray) -> Packed:
-        """All rows.
 
-        Args:
-            drawn: their documents.
-            places: where the rows belong, in the same order.
-        """
-        length = self.length
-        documents, offsets, takes = drawn.documents, drawn.offsets, drawn.takes
-        # Cut the documents at the ends of rows, and put the pieces where their rows belong.
-        stops = np.cumsum(takes)
-        starts = stops - takes
-        row = starts // length
-        pieces = (stops - 1) // length - row + 1
-        owner = np.repeat(np.arange(len(takes)), pieces)
-        row = row[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        begin = np.maximum(starts[owner], row * length)
-        take = np.minimum(stops[owner], (row + 1) * length) - begin
-        offset = offsets[owner] + begin - starts[owner]
-        order = np.argsort(places[row], kind="stable")
-        document, offset, take = documents[owner[order]], offset[order], take[order]
-        start = np.cumsum(take) - take
-        heads = np.flatnonzero(start % length == 0)
-        number = np.arange(len(start)) - np.repeat(heads, np.diff(heads, append=len(start))) + 1
-        count = len(places) * length
-        found = np.empty((4, count), dtype=np.int64)
-        self.text.fill(document, offset, take, start, found[0], found[1])
-        np.subtract(np.arange(count), np.repeat(start, take), out=found[2])
-        found[3] = np.repeat(number, take)
-        sizes, ids = self.text.describe(document, offset, found[0][start])
-        return Packed(
-            torch.from_numpy(found.reshape(4, len(places), length)),
-            np.add.reduceat(np.where(offset == 0, sizes, 0), heads),
-            offset[heads] > 0,
-            ids,
-            [*heads.tolist(), len(start)],
-        )
+def cut(drawn: Drawn, places: np.ndarray, length: int) -> Pieces:
+    """Cut documents at the ends of rows of ``length`` pairs, and put the pieces where their rows belong.
+
+    Args:
+        drawn: the documents.
+        places: of the rows, in the order in which they were drawn.
+        length: pairs in a row.
+    """
+    stops = np.cumsum(drawn.takes)
+    starts = stops - drawn.takes
+    first = starts // length
+    pieces = (stops - 1) // length - first + 1
+    owner = np.repeat(np.arange(len(pieces)), pieces)
+    row = first[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begins = np.maximum(starts[owner], row * length)
+    takes = np.minimum(stops[owner], (row + 1) * length) - begins
+    offsets = drawn.offsets[owner] + begins - starts[owner]
+    row = places[row]
+    order = np.argsort(row, kind="stable")
+    heads = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(places)))])
+    return Pieces(drawn.documents[owner[order]], offsets[order], takes[order], heads)
