@@ -20,7 +20,8 @@ LIGHT = {
     "import": ("lightning_nlp.cli.interop:import_main", "make a run out of a Hugging Face folder"),
     "export": ("lightning_nlp.cli.interop:export_main", "write a trained model for other libraries"),
     "prepare": ("lightning_nlp.cli.prepare:main", "tokenise the data of a configuration once, into shards"),
-    "data": ("lightning_nlp.cli.data_command:main", "build sample corpora, list them"),
+    "data": ("lightning_nlp.cli.data_command:main", "build sample corpora, list them; look at what a model will see"),
+    "tokenizer": ("lightning_nlp.cli.tokenizer_command:main", "train a tokenizer, show what one does to a text"),
     "verify": ("lightning_nlp.cli.verify:main", "prove that runs of a configuration resume exactly"),
     "list": ("lightning_nlp.cli.listing:main", "tasks, backbones, objectives, schedules, samples ..."),
 }

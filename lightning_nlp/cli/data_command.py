@@ -1,4 +1,4 @@
-"""`lightning-nlp data build NAME | list`: sample corpora from text that is already on this machine."""
+"""`lightning-nlp data build NAME | list | inspect`: sample corpora, and a look at what a model will see."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_nlp import registry
+from lightning_nlp.cli import data_inspect
 from lightning_nlp.cli.listing import Arguments, show
 from lightning_nlp.errors import ConfigError, DataError
 
 
 def main(argv: list[str]) -> int:
-    """Build or list."""
-    about = "Sample corpora from text that is already on this machine."
+    """Build, list or inspect."""
+    about = "Sample corpora from text that is already on this machine, and a look at what a model will see."
     parser = Arguments(prog="lightning-nlp data", description=about, allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Arguments)
     verbs.add_parser("list", help="samples that can be built", allow_abbrev=False)
@@ -22,6 +23,10 @@ def main(argv: list[str]) -> int:
     build.add_argument("name", help="see `lightning-nlp data list`")
     build.add_argument("--output", help="folder (default: data/NAME, or below LIGHTNING_NLP_DATA)")
     build.add_argument("--overwrite", action="store_true", help="build again")
+    look = "show what a model will see of a configuration's data; what is not listed here is as for fit"
+    data_inspect.add_arguments(verbs.add_parser("inspect", help=look, description=look, allow_abbrev=False))
+    if argv[:1] == ["inspect"]:
+        return data_inspect.main(*parser.parse_known_args(argv))
     options = parser.parse_args(argv)
     if options.verb == "list":
         print(show("samples"))

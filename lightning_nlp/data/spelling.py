@@ -77,3 +77,9 @@ def steps(described: dict[str, Any] | None) -> list[dict[str, Any]]:
         return []
     inside = next((described[name] for name in ("decoders", "pretokenizers", "normalizers") if name in described), None)
     return [described] if inside is None else [step for each in inside for step in steps(each)]
+
+
+def printable(spelled: bytes) -> str:
+    """Bytes as a person can read them on a line: ▁ is a space, ``\\n`` a line's end, ``\\xe6`` part of a letter."""
+    text = spelled.decode(errors="backslashreplace").replace(" ", "▁")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import models
 
 from lightning_nlp.data.added_tokens import add_tokens, added_names
-from lightning_nlp.data.spelling import Spelling, byte_letters
+from lightning_nlp.data.spelling import Spelling, byte_letters, printable
 from lightning_nlp.data.tokenizer_config import MASK, SPECIAL, USUAL, TokenizerConfig
 from lightning_nlp.data.tokenizer_training import TRAINERS, non_empty
 from lightning_nlp.errors import ConfigError, DataError
@@ -91,10 +91,13 @@ class Tokenizer:
     def _words(self, encoding: tokenizers.Encoding, ids: np.ndarray) -> np.ndarray:
         if self.backend.pre_tokenizer is None and len(self._word_starts):
             return np.cumsum(self._word_starts[ids], dtype=np.int32)
-        # A token that was added to the vocabulary is in no word: it is one by itself.
         words = encoding.word_ids
-        alone = -1 - np.arange(len(words))
-        return int32([alone[place] if word is None else word for place, word in enumerate(words)])
+        if None not in words:
+            return int32(words)
+        # A token that was added to the vocabulary is in no word: it is one by itself.
+        before = [None, *words[:-1]]
+        starts = [word is None or word != last for word, last in zip(words, before, strict=True)]
+        return np.cumsum(starts, dtype=np.int32) - 1
 
     @functools.cached_property
     def _word_starts(self) -> np.ndarray:
@@ -168,6 +171,11 @@ class Tokenizer:
     def spelling(self) -> Spelling:
         """Bytes of every token."""
         return Spelling(self.backend)
+
+    def shown(self, token: int) -> str:
+        """A token as a person can read it: what it spells, or its name where it spells nothing."""
+        spelled = self.spelling(token)
+        return printable(spelled) if spelled else str(self.backend.id_to_token(token) or f"({token})")
 
     def bytes_of(self, token: int, *, first: bool = False) -> int:
         """UTF-8 bytes that one token spells: part of a character may be less than a whole one, special tokens are 0.

@@ -76,7 +76,9 @@ def first_texts(documents: Iterable[list[str]], config: TokenizerConfig, line: P
         line.show(f"tokenizer: {number} documents, {(config.train_bytes - max(left, 0)) / 1e6:.1f} MB read")
         if left <= 0:
             break
-    line.show(f"tokenizer: learning from {number} documents, {(config.train_bytes - max(left, 0)) / 1e6:.1f} MB", now=True)
+    line.show(
+        f"tokenizer: learning from {number} documents, {(config.train_bytes - max(left, 0)) / 1e6:.1f} MB", now=True
+    )
 
 
 def _check_same(tokenizer: Tokenizer, path: Path | None, message: str) -> None:

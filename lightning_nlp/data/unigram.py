@@ -136,7 +136,7 @@ def grouped(words: dict[str, int], names: list[str]) -> list[Group]:
 
 
 def forward(group: Group, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities of spans ``[words, length, L]``, and of all ways to the first letters ``[words, length + 1]``."""
+    """Log-probabilities of spans ``[words, length, L]``; of all ways to the first letters ``[words, length + 1]``."""
     table = np.append(scores, NEVER)[group.spans]
     count, length, longest = table.shape
     ways = np.full((count, length + 1), NEVER)
