@@ -137,6 +137,8 @@ def test_two_ranks_see_the_same_global_batches(clean, tmp_path):
     for key, value in one.items():
         if key[1] in ("ids", "tokens", "data/documents", "data/split"):
             assert two[key] == value
+        elif key[1] in ("val/pearson", "val/spearman"):  # of numbers that hardly differ yet
+            assert two[key] == pytest.approx(value, abs=1e-3)
         elif key[1] != "data/padding":  # each rank pads its own micro-batches
             assert two[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
 
