@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 BARS = 12
 """Bars of a histogram, about."""
-LABELS = 12
-"""Classes that are counted by name, at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
