@@ -88,6 +88,7 @@ class BulkStream(TrainStream):
         self.text, self.task, self.length = text, task, length
         self._ahead: list[Ahead] = []
         self._most = min(FIRST_DRAWN, DRAWN)
+        self._counter = np.arange(0)
         super().__init__(make_lane, **settings)  # type: ignore[arg-type]  # whose rows nobody asks for one by one
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -123,10 +124,13 @@ class BulkStream(TrainStream):
         order = np.arange(len(takes)) - np.repeat(heads[:-1], np.diff(heads)) + 1
         found = np.empty((4, len(numbers) * self.length), dtype=np.int64)
         tokens, labels, positions, segments = found
-        self.text.fill(documents, offsets, takes, starts, tokens, labels)
-        np.subtract(np.arange(len(tokens)), np.repeat(starts, takes), out=positions)
+        shards = list(self.text.source.by_shard(documents))
+        self.text.fill(shards, offsets, takes, starts, tokens, labels)
+        if len(self._counter) < len(tokens):
+            self._counter = np.arange(len(tokens))
+        np.subtract(self._counter[: len(tokens)], np.repeat(starts, takes), out=positions)
         segments[:] = np.repeat(order, takes)
-        sizes, ids = self.text.describe(documents, offsets, tokens[starts])
+        sizes, ids = self.text.describe(shards, offsets, tokens[starts])
         bytes_of_rows = np.add.reduceat(np.where(offsets == 0, sizes, 0), heads[:-1])
         micro = [(two - one) // self.micro_batches for one, two in pairwise(steps) for _ in range(self.micro_batches)]
         fields = torch.from_numpy(found.reshape(4, len(numbers), self.length)).unbind()

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_nlp.data.prepared_source import PreparedSource
+from lightning_nlp.data.shards import Shard
 
+Places = list[tuple[Shard, np.ndarray, np.ndarray]]
+"""Where the documents of pieces are: shards, which of the pieces are in each, and their places there."""
 LONG = 48
 """Tokens of a piece, on average, from which copying one after the other is faster than gathering all by index."""
 
@@ -42,7 +45,7 @@ class Text:
 
     def fill(
         self,
-        document: np.ndarray,
+        shards: Places,
         offset: np.ndarray,
         take: np.ndarray,
         start: np.ndarray,
@@ -56,7 +59,7 @@ class Text:
         firsts = np.empty(len(start), dtype=np.int64)
         ended = np.empty(len(start), dtype=bool)
         spans: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for shard, which, places in self.source.by_shard(document):
+        for shard, which, places in shards:
             ends, ids = shard.ends[self.field], shard.tokens[self.field]
             base = ends[places].astype(np.int64)
             first = base + offset[which] + (self.bos_id is None)
@@ -71,11 +74,11 @@ class Text:
         tokens[1:] = labels[:-1]
         tokens[start] = firsts
 
-    def describe(self, document: np.ndarray, offset: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    def describe(self, shards: Places, offset: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """UTF-8 bytes that the labels of every piece's document spell, and the piece's id; ``first`` is its input."""
-        sizes = np.empty(len(document), dtype=np.int64)
-        names = np.empty(len(document), dtype=object)
-        for shard, which, places in self.source.by_shard(document):
+        sizes = np.empty(len(offset), dtype=np.int64)
+        names = np.empty(len(offset), dtype=object)
+        for shard, which, places in shards:
             sizes[which] = shard.sizes[self.field][places]
             names[which] = shard.ids(places)
         if self.bos_id is None:  # the first token is then predicted from nothing: never
