@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("startup", "train_step", "fit", "attention", "loss", "decode")
+NAMES = ("startup", "train_step", "fit", "attention", "loss", "decode", "data")
 
 
 def main() -> int:

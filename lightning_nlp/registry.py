@@ -33,6 +33,7 @@ OBJECTIVES = {
     "denoising": "lightning_nlp.data.objectives:denoising",
     "sequence_to_sequence": "lightning_nlp.data.objectives:sequence_to_sequence",
     "classification": "lightning_nlp.data.objectives:classification",
+    "pair_classification": "lightning_nlp.data.objectives:pair_classification",
 }
 OPTIMIZERS = {
     "adamw": "lightning_nlp.optim.optimizers:adamw",

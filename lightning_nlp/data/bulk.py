@@ -8,89 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lightning_nlp.data.bulk_lane import BulkLane, Drawn
+from lightning_nlp.data.bulk_lane import BulkLane, Drawn, draw
+from lightning_nlp.data.bulk_text import Text
 from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.documents import total
 from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
-from lightning_nlp.data.prepared_source import PreparedSource
 
-TOKENS_AT_ONCE = 1 << 19
-"""Tokens gathered at a time, rounded down to whole steps: enough to make the work for each lane small beside it."""
-TOKENS_AT_FIRST = 1 << 12
+DRAWN = 1 << 20
+"""Tokens whose documents are drawn at a time, in whole steps: so many that the work for a lane is small."""
+FIRST_DRAWN = 1 << 12
 """The first batch is waited for: as many tokens as this, then four times as many, and so on."""
+FILLED = 1 << 16
+"""Tokens whose batches are filled at a time, or those of one step: as many as a processor's cache holds."""
 
 
 @dataclass(frozen=True)
-class Text:
-    """How documents of a source become pairs.
+class Pieces:
+    """Pieces of documents that fill rows from end to end, row after row; all arrays are int64.
 
     Attributes:
-        source: the rows.
-        field: of the text.
-        bos_id, eos_id: tokens around a document, where there are such.
-        bytes_of: UTF-8 bytes that a token spells.
+        documents: ``[P]``, numbers of rows of the source.
+        offsets: ``[P]``, the first pair of each.
+        takes: ``[P]``, how many pairs.
+        heads: ``[rows + 1]``, the first piece of every row.
     """
 
-    source: PreparedSource
-    field: str
-    bos_id: int | None
-    eos_id: int | None
-    bytes_of: Callable[[int], int]
-
-    @property
-    def ends(self) -> int:
-        return (self.bos_id is not None) + (self.eos_id is not None)
+    documents: np.ndarray
+    offsets: np.ndarray
+    takes: np.ndarray
+    heads: np.ndarray
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Rows, by name as in :class:`~lightning_nlp.data.collate.Batch`.
-
-    Attributes:
-        places: int64 ``[4, rows, T]``: tokens, labels, positions, segments.
-        sizes: int64 ``[rows]``, bytes.
-        continues: bool ``[rows]``.
-        ids: of all pieces.
-        bounds: ``[rows + 1]``, where the pieces of each row begin.
-    """
-
-    places: Tensor
-    sizes: np.ndarray
-    continues: np.ndarray
-    ids: list[str]
-    bounds: list[int]
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """The rows of some steps, and where the lanes stood in between.
+class Ahead:
+    """What some steps will hold, and where the lanes stand in between.
 
     Attributes:
         first: the first of the steps.
         steps: ``[steps + 1]``, own rows before each step.
-        rows: all of them.
+        pieces: of all their rows.
         numbers: int64, of the rows in the run.
-        lanes: of the rows.
-        drawn: by every own lane, in order; None where it had no row.
+        states: by own lane, in order: where it stood after 0, 1, 2 ... of its rows.
         given: ``[steps + 1, own lanes]``, rows of each lane before each step.
-        before: states of the lanes at the beginning.
     """
 
     first: int
     steps: list[int]
-    rows: Packed
+    pieces: Pieces
     numbers: np.ndarray
-    lanes: list[int]
-    drawn: list[Drawn | None]
+    states: list[np.ndarray]
     given: np.ndarray
-    before: list[dict[str, Any]]
 
     @property
     def stop(self) -> int:
@@ -113,43 +86,68 @@ class BulkStream(TrainStream):
         self, text: Text, task: str, length: int, make_lane: Callable[[int], BulkLane], **settings: Any
     ) -> None:
         self.text, self.task, self.length = text, task, length
-        self._gathered: list[Gathered] = []
-        self._sizes: dict[int, int] = {}
-        self._tokens_at_once = min(TOKENS_AT_FIRST, TOKENS_AT_ONCE)
-        super().__init__(make_lane, **settings)
+        self._ahead: list[Ahead] = []
+        self._most = min(FIRST_DRAWN, DRAWN)
+        super().__init__(make_lane, **settings)  # type: ignore[arg-type]  # whose rows nobody asks for one by one
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         while True:
-            last = self._gathered[-1] if self._gathered else None
-            if last is None or not last.first <= self.step < last.stop:
-                if last is not None and self.step != last.stop:
-                    raise RuntimeError("the stream stands at another step than its lanes")
-                last = self._gather()
-                self._gathered = [old for old in self._gathered if old.stop > self.step - SNAPSHOTS] + [last]
-            begin, end = last.steps[self.step - last.first : self.step - last.first + 2]
-            self.step += 1
-            each = (end - begin) // self.micro_batches
-            for start in range(begin, end, each):
-                yield self._view(last, start, start + each)
+            ahead, begin = self._current(), self.step
+            rows = ahead.steps[begin - ahead.first + 1] - ahead.steps[begin - ahead.first]
+            stop = min(begin + max(FILLED // (rows * self.length), 1), ahead.stop)
+            batches = self._batches(ahead, begin, stop)
+            for step in range(begin, stop):
+                if self.step != step:  # somebody restored another state, or iterates as well
+                    break
+                self.step += 1
+                yield from islice(batches, self.micro_batches)
 
-    def _view(self, gathered: Gathered, start: int, stop: int) -> Batch:
-        """Some of the rows. Made when it is asked for: what lives long is looked at by every garbage collection."""
-        rows = gathered.rows
-        tokens, labels, positions, segments = rows.places[:, start:stop].unbind()
-        ids, bounds = rows.ids, rows.bounds[start : stop + 1]
-        return {
-            "tokens": tokens,
-            "labels": labels,
-            "positions": positions,
-            "segments": segments,
-            "row_ids": torch.from_numpy(gathered.numbers[start:stop]),
-            "lanes": gathered.lanes[start:stop],
-            "continues": torch.from_numpy(rows.continues[start:stop]),
-            "bytes": torch.from_numpy(rows.sizes[start:stop]),
-            "example_ids": [ids[begin:end] for begin, end in pairwise(bounds)],
-            "padding": (0, (stop - start) * self.length),
-            "task": self.task,
-        }
+    def _current(self) -> Ahead:
+        """What holds the present step."""
+        last = self._ahead[-1] if self._ahead else None
+        if last is None or self.step == last.stop:
+            last = self._draw()
+            self._ahead = [old for old in self._ahead if old.stop > self.step - SNAPSHOTS] + [last]
+        return last
+
+    def _batches(self, ahead: Ahead, begin: int, stop: int) -> Iterator[Batch]:
+        """Micro-batches of some steps: views of what is filled in for all of them."""
+        steps = ahead.steps[begin - ahead.first : stop - ahead.first + 1]
+        heads, numbers = ahead.pieces.heads[steps[0] : steps[-1] + 1], ahead.numbers[steps[0] : steps[-1]]
+        part = slice(int(heads[0]), int(heads[-1]))
+        documents, offsets, takes = (
+            values[part] for values in (ahead.pieces.documents, ahead.pieces.offsets, ahead.pieces.takes)
+        )
+        heads = heads - heads[0]
+        starts = np.cumsum(takes) - takes
+        order = np.arange(len(takes)) - np.repeat(heads[:-1], np.diff(heads)) + 1
+        found = np.empty((4, len(numbers) * self.length), dtype=np.int64)
+        tokens, labels, positions, segments = found
+        self.text.fill(documents, offsets, takes, starts, tokens, labels)
+        np.subtract(np.arange(len(tokens)), np.repeat(starts, takes), out=positions)
+        segments[:] = np.repeat(order, takes)
+        sizes, ids = self.text.describe(documents, offsets, tokens[starts])
+        bytes_of_rows = np.add.reduceat(np.where(offsets == 0, sizes, 0), heads[:-1])
+        micro = [(two - one) // self.micro_batches for one, two in pairwise(steps) for _ in range(self.micro_batches)]
+        fields = torch.from_numpy(found.reshape(4, len(numbers), self.length)).unbind()
+        rows = (torch.from_numpy(values) for values in (numbers, offsets[heads[:-1]] > 0, bytes_of_rows))
+        lanes, bounds, at = (numbers % self.n_lanes).tolist(), heads.tolist(), 0
+        for values in zip(*(field.split(micro) for field in (*fields, *rows)), strict=True):
+            to = at + len(values[0])
+            yield {
+                "tokens": values[0],
+                "labels": values[1],
+                "positions": values[2],
+                "segments": values[3],
+                "row_ids": values[4],
+                "lanes": lanes[at:to],
+                "continues": values[5],
+                "bytes": values[6],
+                "example_ids": [ids[first:last] for first, last in pairwise(bounds[at : to + 1])],
+                "padding": (0, (to - at) * self.length),
+                "task": self.task,
+            }
+            at = to
 
     def state(self, step: int) -> dict[str, Any]:
         return {"lanes": self._states(step), "step": step, "order": self.fingerprint}
@@ -160,146 +158,65 @@ class BulkStream(TrainStream):
     def _states(self, step: int) -> dict[str, dict[str, Any]]:
         if step > self.step or step < self.step - SNAPSHOTS + 1:
             raise KeyError(step)
-        if not self._gathered:
+        if not self._ahead:
             return self._snapshots[step]
-        found = next((one for one in self._gathered if one.first <= step <= one.stop), None)
+        found = next((one for one in self._ahead if one.first <= step <= one.stop), None)
         if found is None:
             raise KeyError(step)
-        states = {}
-        for place, (number, lane) in enumerate(self.lanes.items()):
-            drawn = found.drawn[place]
-            rows = int(found.given[step - found.first, place])
-            states[str(number)] = found.before[place] if drawn is None else lane.plain(drawn.states[rows])
-        return states
+        given = found.given[step - found.first].tolist()
+        return {
+            str(number): lane.plain(states[rows])
+            for (number, lane), states, rows in zip(self.lanes.items(), found.states, given, strict=True)
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self._gathered = []
+        self._ahead = []
 
-    def _gather(self) -> Gathered:
-        """Draw the rows of the next steps from all own lanes, and make their batches."""
+    def _draw(self) -> Ahead:
+        """Draw the rows of the next steps from all own lanes."""
         assert self.global_batch is not None
-        most, steps = self._tokens_at_once // self.length, [0]
-        self._tokens_at_once = min(4 * self._tokens_at_once, TOKENS_AT_ONCE)
-        while len(steps) == 1 or steps[-1] + self._share(len(steps) - 1) <= most:
-            steps.append(steps[-1] + self._share(len(steps) - 1))
+        most, steps = self._most // self.length, [0]
+        self._most = min(4 * self._most, DRAWN)
+        while True:
+            share = self.global_batch.size(self.step + len(steps) - 1) // self.data_ranks
+            if len(steps) > 1 and steps[-1] + share > most:
+                break
+            steps.append(steps[-1] + share)
         first = self.global_batch.first(self.step) // self.data_ranks
         own = len(self.lanes)
         # Own row i (counted from `first`) comes from own lane (first + i) % own.
         leads = (np.arange(own) - first) % own
         given = -(-np.maximum(np.array(steps)[:, None] - leads, 0) // own)
-        before = [lane.state() for lane in self.lanes.values()]
-        drawn = [
-            lane.draw(int(count)) if count else None for lane, count in zip(self.lanes.values(), given[-1], strict=True)
-        ]
-        places = np.concatenate([lead + own * np.arange(count) for lead, count in zip(leads, given[-1], strict=True)])
-        rows = self._packed([one for one in drawn if one is not None], places)
+        lanes, counts = list(self.lanes.values()), given[-1].tolist()
+        states = [lane.position[None] for lane in lanes]
+        asked = [place for place, count in enumerate(counts) if count]
+        drawn = draw([lanes[place] for place in asked], [counts[place] for place in asked])
+        for place, after in zip(asked, drawn.states, strict=True):
+            states[place] = after
+        places = np.concatenate([leads[place] + own * np.arange(counts[place]) for place in asked])
         numbers = (first + np.arange(steps[-1])) * self.data_ranks + self.rank
-        lanes = (numbers % self.n_lanes).tolist()
-        return Gathered(self.step, steps, rows, numbers, lanes, drawn, given, before)
+        return Ahead(self.step, steps, cut(drawn, places, self.length), numbers, states, given)
 
-    def _share(self, ahead: int) -> int:
-        """Own rows of the step that comes ``ahead`` steps later."""
-        assert self.global_batch is not None
-        return self.global_batch.size(self.step + ahead) // self.data_ranks
 
-    def _packed(self, drawn: list[Drawn], places: np.ndarray) -> Packed:
-        """All rows.
+def cut(drawn: Drawn, places: np.ndarray, length: int) -> Pieces:
+    """Cut documents at the ends of rows of ``length`` pairs, and put the pieces where their rows belong.
 
-        Args:
-            drawn: the documents of all rows, lane after lane.
-            places: where the rows belong, in the same order.
-        """
-        length = self.length
-        documents, offsets, takes = (
-            np.concatenate([getattr(one, name) for one in drawn]) for name in ("documents", "offsets", "takes")
-        )
-        # Cut the documents at the ends of rows, and put the pieces where their rows belong.
-        stops = np.cumsum(takes)
-        starts = stops - takes
-        row = starts // length
-        pieces = (stops - 1) // length - row + 1
-        owner = np.repeat(np.arange(len(takes)), pieces)
-        row = row[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        begin = np.maximum(starts[owner], row * length)
-        take = np.minimum(stops[owner], (row + 1) * length) - begin
-        offset = offsets[owner] + begin - starts[owner]
-        order = np.argsort(places[row], kind="stable")
-        document, offset, take = documents[owner[order]], offset[order], take[order]
-        start = np.cumsum(take) - take
-        heads = np.flatnonzero(start % length == 0)
-        number = np.arange(len(start)) - np.repeat(heads, np.diff(heads, append=len(start))) + 1
-        count = len(places) * length
-        found = np.empty((4, count), dtype=np.int64)
-        self._tokens(document, offset, take, start, found[0], found[1])
-        np.subtract(np.arange(count), np.repeat(start, take), out=found[2])
-        found[3] = np.repeat(number, take)
-        sizes, ids = self._described(document, offset, found[0][start])
-        return Packed(
-            torch.from_numpy(found.reshape(4, len(places), length)),
-            np.add.reduceat(np.where(offset == 0, sizes, 0), heads),
-            offset[heads] > 0,
-            ids,
-            [*heads.tolist(), len(start)],
-        )
-
-    def _tokens(
-        self,
-        document: np.ndarray,
-        offset: np.ndarray,
-        take: np.ndarray,
-        start: np.ndarray,
-        tokens: np.ndarray,
-        labels: np.ndarray,
-    ) -> None:
-        """Fill in inputs and labels of all pieces, end to end.
-
-        A document is ``[bos] ids [eos]``; pair ``j`` of it is its tokens ``j`` and ``j + 1``. So labels are ids one
-        further on where there is no bos, and inputs are the labels before them.
-        """
-        text, total = self.text, len(labels)
-        shift = 0 if text.bos_id is not None else 1
-        firsts = np.empty(len(start), dtype=np.int64)
-        ended = np.empty(len(start), dtype=bool)
-        for shard, which, places in text.source.by_shard(document):
-            ends, ids = shard.ends[text.field], shard.tokens[text.field]
-            base = ends[places].astype(np.int64)
-            size = ends[places + 1] - base
-            first, lengths = base + offset[which] + shift, take[which]
-            ended[which] = offset[which] + shift + lengths > size  # the last label is eos
-            whole = len(which) == len(start)
-            at = start[which] if whole else np.cumsum(lengths) - lengths
-            inside = np.arange(total if whole else int(lengths.sum()))
-            found = ids.take(inside + np.repeat(first - at, lengths), mode="clip")
-            if whole:
-                labels[:] = found
-            else:
-                labels[inside + np.repeat(start[which] - at, lengths)] = found
-            firsts[which] = ids.take(first - 1, mode="clip")
-        if text.eos_id is not None:
-            labels[(start + take - 1)[ended]] = text.eos_id
-        if text.bos_id is not None:
-            firsts[offset == 0] = text.bos_id
-        tokens[1:] = labels[:-1]
-        tokens[start] = firsts
-
-    def _described(self, document: np.ndarray, offset: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """UTF-8 bytes that the labels of every piece's document spell, and the piece's id."""
-        text = self.text
-        sizes = np.empty(len(document), dtype=np.int64)
-        names: list[str] = [""] * len(document)
-        for shard, which, places in text.source.by_shard(document):
-            sizes[which] = shard.sizes[text.field][places]
-            found = shard.ids(places)
-            if len(found) == len(names):
-                names = found
-            else:
-                for piece, name in zip(which.tolist(), found, strict=True):
-                    names[piece] = name
-        ids = [f"{name}@{begin}" if begin else name for name, begin in zip(names, offset.tolist(), strict=True)]
-        if text.bos_id is None:  # the first token is then predicted from nothing: never
-            for token in np.unique(first).tolist():
-                if token not in self._sizes:
-                    self._sizes[token] = text.bytes_of(token)
-            sizes -= np.array([self._sizes[token] for token in first.tolist()], dtype=np.int64)
-        return sizes, ids
+    Args:
+        drawn: the documents.
+        places: of the rows, in the order in which they were drawn.
+        length: pairs in a row.
+    """
+    stops = np.cumsum(drawn.takes)
+    starts = stops - drawn.takes
+    first = starts // length
+    pieces = (stops - 1) // length - first + 1
+    owner = np.repeat(np.arange(len(pieces)), pieces)
+    row = first[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begins = np.maximum(starts[owner], row * length)
+    takes = np.minimum(stops[owner], (row + 1) * length) - begins
+    offsets = drawn.offsets[owner] + begins - starts[owner]
+    row = places[row]
+    order = np.argsort(row, kind="stable")
+    heads = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(places)))])
+    return Pieces(drawn.documents[owner[order]], offsets[order], takes[order], heads)

@@ -6,6 +6,7 @@ Which documents fill which row follows from their lengths alone, and those stand
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,27 +22,45 @@ STATE = ("block", "document", "offset", "documents", "dropped", "split", f"{SKIP
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Documents of one block that go into rows of a lane, in order, those that give nothing included.
+
+    Attributes:
+        block: their block.
+        first: place of the first of them in it.
+        numbers: ``[D]``, of the rows of the source.
+        pairs: ``[D]``, of each.
+    """
+
+    block: int
+    first: int
+    numbers: np.ndarray
+    pairs: np.ndarray
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """The documents of some rows in turn; all arrays are int64.
+    """The documents of some rows of several lanes, lane after lane; all arrays are int64.
 
     Attributes:
         documents: ``[D]``, numbers of rows of the source; those that give nothing are left out.
         offsets: ``[D]``, the first pair of each that is used.
         takes: ``[D]``, pairs used; together as many as the rows hold.
-        states: of the lane, after 0, 1, 2 ... rows: ``[rows + 1, 7]``, as in ``STATE``.
+        states: by lane, ``[rows + 1, 7]``: as in ``STATE``, after 0, 1, 2 ... of its rows.
     """
 
     documents: np.ndarray
     offsets: np.ndarray
     takes: np.ndarray
-    states: np.ndarray
+    states: list[np.ndarray]
 
 
 class BulkLane:
-    """One lane of packed rows of a text each.
+    """One lane of packed rows of a text each; :func:`draw` draws from several at once.
 
     Args:
         order: of a prepared source with a known number of rows.
+        source: the rows.
         lane: number of the lane.
         field: of the text.
         length: pairs in a row.
@@ -53,73 +72,32 @@ class BulkLane:
     ) -> None:
         self.order, self.source, self.lane, self.field = order, source, lane, field
         self.length, self.ends = length, ends
-        self._state = np.array([lane, 0, 0, 0, 0, 0, 0], dtype=np.int64)
+        self.position = np.array([lane, 0, 0, 0, 0, 0, 0], dtype=np.int64)
         self._block = -1
         self._numbers = self._pairs = np.zeros(0, dtype=np.int64)
 
-    def at(self, step: int) -> None:
-        """Nothing here depends on the step."""
-
-    def next(self) -> Drawn:
-        """The next row alone."""
-        return self.draw(1)
-
-    def draw(self, rows: int) -> Drawn:
-        """The next ``rows`` rows; the lane then stands behind them.
+    def choose(self, rows: int) -> list[Chosen]:
+        """The documents of the next ``rows`` rows, which must be at least one. The lane stays where it is.
 
         Raises:
             DataError: no document gives anything, or never one of this lane.
         """
-        block, document, offset, *_ = self._state.tolist()
-        need, have = rows * self.length, -offset
-        numbers, pairs, blocks, places = [], [], [], []
-        barren = 0
+        block, document, offset, *_ = self.position.tolist()
+        need, barren = rows * self.length + offset, 0
+        chosen = []
         while True:
             self._load(block)
             left = self._pairs[document:]
             ends = np.cumsum(left)
             total = int(ends[-1]) if len(ends) else 0
-            enough = have + total >= need
-            stop = document + (int(np.searchsorted(ends, need - have)) + 1 if enough else len(left))
-            numbers.append(self._numbers[document:stop])
-            pairs.append(self._pairs[document:stop])
-            blocks.append(np.full(stop - document, block))
-            places.append(np.arange(document, stop))
+            enough = total >= need
+            stop = document + int(ends.searchsorted(need)) + 1 if enough else len(self._pairs)
+            chosen.append(Chosen(block, document, self._numbers[document:stop], self._pairs[document:stop]))
             if enough:
-                break
+                return chosen
             barren = 0 if total else barren + len(left)
             self._check(barren)
-            have, block, document = have + total, block + self.order.lanes, 0
-        return self._cut(rows, offset, *map(np.concatenate, (numbers, pairs, blocks, places)))
-
-    def _cut(
-        self, rows: int, offset: int, numbers: np.ndarray, pairs: np.ndarray, blocks: np.ndarray, places: np.ndarray
-    ) -> Drawn:
-        """Say what of the documents goes into the rows, and where the lane stands after each of them."""
-        ends = np.cumsum(pairs) - offset
-        begins = ends - pairs
-        row_ends = np.arange(1, rows + 1) * self.length
-        last = np.searchsorted(ends, row_ends)
-        finished = (ends[last] == row_ends).astype(np.int64)
-        states = np.empty((rows + 1, len(STATE)), dtype=np.int64)
-        states[0] = self._state
-        states[1:, 0] = blocks[last]
-        states[1:, 1] = places[last] + finished
-        states[1:, 2] = np.where(finished, 0, row_ends - begins[last])
-        states[1:, 3] = self._state[3] + np.cumsum(pairs > 0)[last] - 1 + finished
-        none = pairs == 0
-        filtered = self.source.filtered(numbers[none]) if none.any() else none[:0]
-        left_out = np.zeros(len(pairs), dtype=bool)
-        left_out[none] = filtered
-        split = ~none & (begins // self.length != (ends - 1) // self.length)
-        states[1:, 4] = self._state[4] + np.cumsum(none & ~left_out)[last]
-        states[1:, 5] = self._state[5] + np.cumsum(split)[last] - split[last] * (1 - finished)
-        states[1:, 6] = self._state[6] + np.cumsum(left_out)[last]
-        self._state = states[-1]
-        used = np.flatnonzero(pairs)
-        offsets = np.maximum(-begins[used], 0)
-        takes = np.minimum(ends[used], rows * self.length) - np.maximum(begins[used], 0)
-        return Drawn(numbers[used], offsets, takes, states)
+            need, block, document = need - total, block + self.order.lanes, 0
 
     def _load(self, block: int) -> None:
         """Numbers and pairs of the documents of a block, in its order."""
@@ -138,9 +116,9 @@ class BulkLane:
         if barren > PATIENCE * rows:
             raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
 
-    def plain(self, state: np.ndarray) -> dict[str, Any]:
-        """A state as :class:`~lightning_nlp.data.lanes.PackedLane` has it."""
-        found = dict(zip(STATE, state.tolist(), strict=True))
+    def plain(self, position: np.ndarray) -> dict[str, Any]:
+        """A position as the state that :class:`~lightning_nlp.data.lanes.PackedLane` has."""
+        found = dict(zip(STATE, position.tolist(), strict=True))
         counts = {name: found.get(name, 0) for name in COUNTS}
         if left_out := found[STATE[-1]]:
             counts[STATE[-1]] = left_out
@@ -148,7 +126,55 @@ class BulkLane:
         return {**place, "blocks": self.order.n_blocks or 0, "part": 0, **counts, "seen": counts}
 
     def state(self) -> dict[str, Any]:
-        return self.plain(self._state)
+        return self.plain(self.position)
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._state = np.array([state.get(name, 0) for name in STATE], dtype=np.int64)
+        self.position = np.array([state.get(name, 0) for name in STATE], dtype=np.int64)
+
+
+def draw(lanes: list[BulkLane], rows: list[int]) -> Drawn:
+    """The next ``rows[l]`` rows of every lane ``l``, at least one of each; the lanes then stand behind them.
+
+    Raises:
+        DataError: no document gives anything, or never one of a lane.
+    """
+    length, source = lanes[0].length, lanes[0].source
+    chosen = [lane.choose(count) for lane, count in zip(lanes, rows, strict=True)]
+    parts = list(chain.from_iterable(chosen))
+    numbers, pairs = np.concatenate([part.numbers for part in parts]), np.concatenate([part.pairs for part in parts])
+    sizes = np.array([len(part.pairs) for part in parts])
+    starts = np.cumsum(sizes) - sizes
+    blocks = np.repeat(np.array([part.block for part in parts]), sizes)
+    places = np.arange(len(pairs)) - np.repeat(starts - np.array([part.first for part in parts]), sizes)
+    # First and last document of every lane, of which a beginning was used before, or an end will be used later.
+    heads = starts[np.cumsum([0, *(len(one) for one in chosen[:-1])])]
+    tails = np.append(heads[1:], len(pairs)) - 1
+    before, after = np.zeros_like(pairs), np.zeros_like(pairs)
+    positions, counts = np.stack([lane.position for lane in lanes]), np.array(rows)
+    before[heads] = positions[:, 2]
+    after[tails] = np.add.reduceat(pairs, heads) - positions[:, 2] - counts * length
+    takes = pairs - before - after
+    ends = np.cumsum(takes)
+    # Rows follow each other, and so do lanes: row r ends where (r + 1) * length pairs were taken.
+    row_ends = np.arange(1, int(counts.sum()) + 1) * length
+    last = ends.searchsorted(row_ends)
+    finished = (ends[last] == row_ends) & (after[last] == 0)
+    none = pairs == 0
+    left_out = np.zeros(len(pairs), dtype=bool)
+    if none.any():
+        left_out[none] = source.filtered(numbers[none])
+    split = ~none & ((ends - takes - before) // length != (ends + after - 1) // length)
+    states = np.empty((len(row_ends), len(STATE)), dtype=np.int64)
+    states[:, 0] = blocks[last]
+    states[:, 1] = places[last] + finished
+    states[:, 2] = np.where(finished, 0, row_ends - (ends - takes - before)[last])
+    for column, happened in ((3, ~none), (4, none & ~left_out), (5, split), (6, left_out)):
+        sums = np.cumsum(happened)
+        unfinished = happened[last] & ~finished
+        states[:, column] = sums[last] - unfinished + np.repeat(positions[:, column] - (sums - happened)[heads], counts)
+    found, at = [], 0
+    for lane, count in zip(lanes, rows, strict=True):
+        found.append(np.concatenate([lane.position[None], states[at : at + count]]))
+        lane.position, at = found[-1][-1], at + count
+    used = np.flatnonzero(pairs)
+    return Drawn(numbers[used], before[used], takes[used], found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ class Batch(TypedDict, total=False):
     tokens: Tensor
     """int64 ``[B, T]``."""
     labels: Tensor
-    """int64 ``[B, T]``, or ``[B]`` for classification; -100 = no loss."""
+    """int64 ``[B, T]``, or ``[B]`` for classification; -100 = no loss.
+
+    float32 ``[B, C]`` of zeros and ones for several labels, ``[B]`` for regression; NaN = no loss.
+    """
     positions: Tensor
     """int64 ``[B, T]``, from 0 within each document of a row."""
     segments: Tensor
@@ -63,7 +66,7 @@ def stack(rows: list[Row], name: str, length: int, fill: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-def padding_row(labels: np.ndarray | int, pad_id: int) -> Row:
+def padding_row(labels: Any, pad_id: int) -> Row:
     """A row that stands for nothing, so that every rank has something to run."""
     zero = np.zeros(1, dtype=np.int32)
     return Row(np.full(1, pad_id, dtype=np.int32), labels, zero, zero, [], 0)
@@ -110,11 +113,13 @@ def collate_packed(rows: list[Row], pad_id: int) -> Batch:
 
 
 def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
-    """Rows of different lengths with one label each, or a label at every position; T is rounded up to ``multiple``."""
-    per_token = bool(rows) and isinstance(rows[0].labels, np.ndarray)
+    """Rows of different lengths with a label each, or one at every position; T is rounded up to ``multiple``."""
+    per_token = bool(rows) and isinstance(rows[0].labels, np.ndarray) and rows[0].labels.dtype.kind == "i"
     rows = rows or [padding_row(-100, pad_id)]
     length = -(-max(len(row.tokens) for row in rows) // multiple) * multiple
-    labels = stack(rows, "labels", length, -100) if per_token else torch.tensor([int(row.labels) for row in rows])
+    labels = (
+        stack(rows, "labels", length, -100) if per_token else torch.from_numpy(np.array([row.labels for row in rows]))
+    )
     return {**common(rows, length, pad_id), "labels": labels}
 
 

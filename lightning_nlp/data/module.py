@@ -90,6 +90,8 @@ class TextDataModule(BatchPlan, Position):
     """A document may give more than one example."""
     asked: ClassVar[str] = "text"
     """The field that predictions are made from."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Fields that have to stand beside it."""
     answer: ClassVar[str | None] = None
     """The field with the right answer, shown beside predictions where a row has it."""
     tokenised: ClassVar[tuple[str, ...]] = ()

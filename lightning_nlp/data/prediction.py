@@ -13,6 +13,7 @@ from lightning_nlp.data.files import FORMATS
 from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.sources import Source, SourceConfig, open_splits
+from lightning_nlp.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning_nlp.data.module import TextDataModule
@@ -24,12 +25,18 @@ def prediction_source(data: TextDataModule) -> Source:
         return data.split("test" if "test" in data.splits else "validation")
     plain = FORMATS.get(Path(data.predict_path).suffix.lower(), "text") == "text"
     columns = {data.asked: "text" if plain else data.columns[data.asked]}
+    if plain and data.beside:
+        named = ", ".join(data.columns[field] for field in (data.asked, *data.beside))
+        raise ConfigError(
+            f"--input '{data.predict_path}' is plain text, the columns {named} are needed: give .jsonl or .csv"
+        )
+    columns |= {field: data.columns[field] for field in data.beside}
     if data.answer is not None and not plain:
         columns[data.answer] = data.columns[data.answer]
     config = SourceConfig(
         path=data.predict_path, text_unit="line", validation_fraction=0.0, reading=data.source_config.reading
     )
-    return open_splits(config, columns, {"train": "input"}, frozenset(columns) - {data.asked})["train"]
+    return open_splits(config, columns, {"train": "input"}, frozenset(columns) - {data.asked, *data.beside})["train"]
 
 
 def prediction_batches(data: TextDataModule) -> Iterable[Batch]:

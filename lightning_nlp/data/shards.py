@@ -1,9 +1,10 @@
 """Prepared shards on disk: token ids back to back, and an index that is read in place, never loaded.
 
 A shard is a run of consecutive rows of one split. ``NAME.FIELD.bin`` holds the ids of one text field, ``NAME.index``
-all columns of the rows: where each document ends, the bytes of its text, its id and its other values. Documents keep
-their boundaries and hold no special tokens, so that every objective can be made from them. What is where in the index
-is written in the shard's record, which is plain JSON and part of the manifest.
+all columns of the rows: where each document ends, the bytes of its text, its id and its other values. One id more than
+there are ends every ``.bin``, so that looking one token ahead needs no care. Documents keep their boundaries and hold
+no special tokens, so that every objective can be made from them. What is where in the index is written in the shard's
+record, which is plain JSON and part of the manifest.
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ class ShardWriter:
             layout[name] = [column.dtype.str, index.size, len(column)]
             index.write(column)
             index.write(np.zeros(-index.size % ALIGNMENT, dtype=np.uint8))
+        for file in self.files.values():
+            file.write(np.zeros(1, dtype=self.dtype))
         files = {file.path.name: file.close() for file in (*self.files.values(), index)}
         tokens = {field: int(sum(self.lengths[field])) for field in self.texts}
         size = int(sum(map(sum, self.sizes.values())))

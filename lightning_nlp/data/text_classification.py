@@ -1,27 +1,34 @@
-"""Data of text classification: a text and the name of its class, batched by length."""
+"""Data of text classification: a text or two, and what is to be said of them, batched by length."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, ClassVar
 
-from lightning_nlp.data.bad_rows import BadRowError, usable
+from lightning_nlp.data.bad_rows import usable
+from lightning_nlp.data.collate import Batch, collate_single, padding_row
 from lightning_nlp.data.encoded import token_ids
+from lightning_nlp.data.labels import MultiLabel, Problem, Regression, SingleLabel, natural
+from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.module import TextDataModule
-from lightning_nlp.data.objectives import Example, classification
+from lightning_nlp.data.objectives import Example, classification, pair_classification
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.files import write_json
 
 
 class TextClassificationData(TextDataModule):
-    """Texts with one label each.
+    """Texts, or pairs of texts, with a class, several labels or a number each.
 
     Args:
         path: see :class:`~lightning_nlp.data.module.TextDataModule`, as for all other arguments.
         text_column: the column that holds the text.
-        label_column: the column that holds the label (text or number).
+        text_pair_column: the column that holds a second text, where the question is about two.
+        label_column: the column that holds the label (text or number), the labels (a list, or names in a text), or
+            the number.
         labels: names of the classes, in order; by default those of the training split, sorted.
+        problem: one class a text, any number of labels, or a number.
+        label_separator: between several labels in one text.
         lanes: fewer than for packed text, so that each holds enough neighbours of like length.
     """
 
@@ -35,18 +42,43 @@ class TextClassificationData(TextDataModule):
         path: str | list[str] | None = None,
         *,
         text_column: str = "text",
+        text_pair_column: str | None = None,
         label_column: str = "label",
         labels: list[str] | None = None,
+        problem: Problem = "single",
+        label_separator: str = ",",
         lanes: int = 4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(path, lanes=lanes, columns={"text": text_column, "label": label_column}, **kwargs)
+        columns = {"text": text_column, "label": label_column}
+        if text_pair_column is not None:
+            columns["text_pair"] = text_pair_column
+            self.tokenised, self.beside = ("text", "text_pair"), ("text_pair",)  # type: ignore[misc]
+        super().__init__(path, lanes=lanes, columns=columns, **kwargs)
         if labels is not None and len(set(labels)) != len(labels):
             raise ConfigError("data.labels names a class twice")
+        if labels is not None and problem == "regression":
+            raise ConfigError("data.labels names classes, and data.problem regression has none")
+        if not label_separator:
+            raise ConfigError("data.label_separator is empty")
+        if text_pair_column is not None and self.max_length < 5:
+            raise ConfigError(f"data.max_length must be at least 5 for two texts, not {self.max_length}")
+        kinds = {"single": SingleLabel, "multi_label": lambda: MultiLabel(label_separator), "regression": Regression}
+        self.problem, self.kind = problem, kinds[problem]()
         self.labels = labels
         self._numbers: dict[str, int] = {}
 
+    @property
+    def of_pairs(self) -> bool:
+        """Two texts a row."""
+        return "text_pair" in self.columns
+
     def settle(self, run: RunDirectory | None) -> None:
+        assert self.tokenizer is not None
+        if self.of_pairs and self.tokenizer.eos_id is None:
+            raise ConfigError("the tokenizer has no end token, which has to stand between two texts")
+        if not self.kind.named:
+            return
         kept = json.loads(run.labels.read_text(encoding="utf-8")) if run is not None and run.labels.is_file() else None
         if kept is not None and self.labels is not None and kept != self.labels:
             raise ConfigError(f"data.labels differ from the run's labels ({', '.join(kept[:5])} ...)")
@@ -60,36 +92,36 @@ class TextClassificationData(TextDataModule):
         source = self.split("train")
         if source.num_rows is None:
             raise ConfigError("data.labels must be given for a stream: it cannot be read through first")
-        return sorted({str(row["label"]) for row in usable(source.scan(0), source)}, key=natural)
+        rows = usable(source.scan(0), source)
+        return sorted({name for row in rows for name in self.kind.names(row["label"])}, key=natural)
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "labels": self.labels}
+        return {**super().facts(), "labels": self.labels, "problem": self.problem}
+
+    def texts_of(self, row: dict[str, Any]) -> list[str]:
+        return [row[field] for field in self.tokenised]
 
     def prepare(self, rows: list[dict[str, Any]]) -> list[Example | None]:
-        examples = []
-        for row in rows:
-            if str(row["label"]) not in self._numbers:
-                known = ", ".join(list(self._numbers)[:8])
-                reason = f"label '{row['label']}', never seen in training (known: {known})"
-                raise BadRowError("unknown_label", f"row {row['id']} has {reason}")
-            examples.append(self._numbers[str(row["label"])])
-        return self._examples(rows, examples)
+        return self._examples(rows, [self.kind.target(row["label"], self._numbers) for row in rows])
 
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
-        return self._examples(rows, [0] * len(rows))
+        return self._examples(rows, [self.kind.nothing(self._numbers)] * len(rows))
 
-    def _examples(self, rows: list[dict[str, Any]], labels: list[int]) -> list[Example | None]:
+    def _examples(self, rows: list[dict[str, Any]], targets: list[Any]) -> list[Example | None]:
         assert self.tokenizer is not None
-        tokenizer = self.tokenizer
-        return [
-            classification(ids, label, row["id"], self.max_length, tokenizer.bos_id, tokenizer.eos_id)
-            for ids, label, row in zip(token_ids(tokenizer, [row["text"] for row in rows]), labels, rows, strict=True)
-        ]
+        bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
+        texts = [token_ids(self.tokenizer, [row[field] for row in rows]) for field in self.tokenised]
+        found: list[Example | None] = []
+        for *ids, target, row in zip(*texts, targets, rows, strict=True):
+            if len(ids) == 1:
+                found.append(classification(ids[0], target, row["id"], self.max_length, bos, eos))
+            else:
+                assert eos is not None
+                found.append(pair_classification(ids[0], ids[1], target, row["id"], self.max_length, bos, eos))
+        return found
 
-
-def natural(label: str) -> tuple[int, float, str]:
-    """Numbers in numeric order, then names."""
-    try:
-        return (0, float(label), label)
-    except ValueError:
-        return (1, 0.0, label)
+    def collate_examples(self, rows: list[Row], pad_id: int) -> Batch:
+        if rows or self.problem == "single":
+            return super().collate_examples(rows, pad_id)
+        padding = self.kind.nothing(self._numbers) + self.kind.padding  # NaN, in the shape of a target
+        return collate_single([padding_row(padding, pad_id)], pad_id, self.multiple)

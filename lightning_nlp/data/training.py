@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.bad_rows import examine, policy_of
 from lightning_nlp.data.budget import GROUPS, BudgetLane, cost
-from lightning_nlp.data.bulk import BulkStream, Text
+from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.bulk_lane import BulkLane
+from lightning_nlp.data.bulk_text import Text
 from lightning_nlp.data.documents import Documents, SourceDocuments, with_keys
 from lightning_nlp.data.joined import JoinedSource
 from lightning_nlp.data.lanes import BucketedLane, FittedLane, Lane, PackedLane

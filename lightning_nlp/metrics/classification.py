@@ -9,10 +9,28 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class ClassificationMetrics(Metric):
-    """Scores of single-label classification; each example id counts once.
+class Unseen:
+    """Tells example ids that were not there before. A sampler puts every id on one rank, so they need not travel."""
 
-    A sampler puts every id on one rank, so the set of seen ids need not travel: confusion matrices are added.
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def __call__(self, real: list[bool], ids: list[str]) -> list[int]:
+        """Rows that count: real ones with a new id."""
+        keep = []
+        for row, (counts, identity) in enumerate(zip(real, ids, strict=True)):
+            if counts and identity not in self._seen:
+                self._seen.add(identity)
+                keep.append(row)
+        return keep
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._seen.clear()
+
+
+class ClassificationMetrics(Metric):
+    """Scores of single-label classification; each example id counts once, and confusion matrices are added.
 
     Args:
         num_classes: number of labels.
@@ -27,7 +45,7 @@ class ClassificationMetrics(Metric):
         self.num_classes = num_classes
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.float64)
         self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
-        self._seen: set[str] = set()
+        self._unseen = Unseen()
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """Only :meth:`update`: torchmetrics' own would reset in between and forget which ids were seen."""
@@ -43,12 +61,7 @@ class ClassificationMetrics(Metric):
         """
         if predictions.ndim == 2:
             predictions = predictions.argmax(-1)
-        keep = []
-        for row, (label, identity) in enumerate(zip(labels.tolist(), ids, strict=True)):
-            if label != -100 and identity not in self._seen:
-                self._seen.add(identity)
-                keep.append(row)
-        if keep:
+        if keep := self._unseen((labels != -100).tolist(), ids):
             rows = torch.tensor(keep, device=labels.device)
             flat = labels[rows] * self.num_classes + predictions[rows]
             counts = torch.bincount(flat, minlength=self.num_classes**2).double()
@@ -71,4 +84,4 @@ class ClassificationMetrics(Metric):
 
     def reset(self) -> None:
         super().reset()
-        self._seen.clear()
+        self._unseen.forget()

@@ -1,4 +1,4 @@
-"""One label for a text: topics, sentiment, and whatever else has a fixed set of names."""
+"""A class, several labels or a number for a text or a pair of texts: topics, sentiment, similarity."""
 
 from __future__ import annotations
 
@@ -10,33 +10,38 @@ from torch import Tensor, nn
 
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.backbone.loss import cross_entropy
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.metrics.classification import ClassificationMetrics
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule
+from lightning_nlp.tasks.classification_problems import PROBLEMS, ProblemName
 from lightning_nlp.tasks.head import Head, Losses
 
 Pooling = Literal["auto", "mean", "first", "last"]
 
 
 class TextClassificationHead(Head):
-    """Pools the hidden states of a text and maps them to label scores."""
+    """Pools the hidden states of a text and maps them to scores; what these mean is the problem's business."""
 
     arrangements: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "macro_f1", "mcc")
 
-    def __init__(self, labels: list[str] | None, pooling: Pooling, dropout: float) -> None:
+    def __init__(
+        self, labels: list[str] | None, pooling: Pooling, dropout: float, problem: ProblemName = "auto"
+    ) -> None:
         super().__init__()
+        self.problem = problem
+        self.metric_names = PROBLEMS["single" if problem == "auto" else problem].metric_names  # type: ignore[misc]
         self.labels = labels
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
 
     def resolve(self, facts: dict[str, Any]) -> None:
-        found = facts.get("labels")
+        asked, found = facts.get("problem"), facts.get("labels")
+        if asked is not None and self.problem not in ("auto", asked):
+            raise ConfigError(f"model.problem is {self.problem}, the data's is {asked}")
+        self.problem = self.problem if asked is None else asked
         if found is None:
             return
         if self.labels is not None and self.labels != found:
@@ -46,12 +51,13 @@ class TextClassificationHead(Head):
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        if not self.labels or len(self.labels) < 2:
-            raise ConfigError(f"classification needs at least two labels, there are {len(self.labels or [])}")
+        self.problem = "single" if self.problem == "auto" else self.problem
+        self.asked = PROBLEMS[self.problem](self.labels)
+        self.metric_names = self.asked.metric_names  # type: ignore[misc]
         if self.pooling == "auto":
             self.pooling = "last" if config.arrangement == "decoder" else "mean"
-        self.output = nn.Linear(config.d_model, len(self.labels))
-        self.metrics = ClassificationMetrics(len(self.labels))
+        self.output = nn.Linear(config.d_model, self.asked.outputs)
+        self.metrics = self.asked.metrics()
         self.losses = LanguageModelMetrics()
 
     def pool(self, hidden: Tensor, segments: Tensor) -> Tensor:
@@ -66,19 +72,19 @@ class TextClassificationHead(Head):
         return (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
     def logits(self, backbone: Transformer, batch: dict[str, Any]) -> Tensor:
-        """Label scores ``[B, C]``."""
-        hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"])
+        """Scores ``[B, C]``. Which text of a pair a token is of is told where the backbone has token types."""
+        types = batch.get("token_types") if backbone.config.token_types > 1 else None
+        hidden = backbone(batch["tokens"], positions=batch["positions"], segments=batch["segments"], token_types=types)
         return self.output(self.dropout(self.pool(hidden, batch["segments"])))
 
     def forward(self, backbone: Transformer, batch: dict[str, Any]) -> Losses:
-        """Cross-entropy of ``labels [B]`` (-100: padding row)."""
-        return {"loss": cross_entropy(self.logits(backbone, batch), batch["labels"])}
+        return {"loss": self.asked.loss(self.logits(backbone, batch), batch["labels"])}
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         logits = self.logits(backbone, batch)
         ids = [row[0] if row else "" for row in batch["example_ids"]]
         self.metrics.update(logits, batch["labels"], ids)
-        loss_sum, count = cross_entropy(logits, batch["labels"])
+        loss_sum, count = self.asked.loss(logits, batch["labels"])
         self.losses.update(loss_sum, count, torch.zeros((), device=logits.device))
 
     def compute(self) -> dict[str, float]:
@@ -89,22 +95,18 @@ class TextClassificationHead(Head):
         self.losses.reset()
 
     def signatures(self) -> dict[str, str]:
-        return {"macro_f1": self.metrics.signature}
+        return dict.fromkeys(self.asked.signed, str(self.metrics.signature))
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The likeliest label of each text with its probability and those of all labels."""
-        assert self.labels is not None
-        probabilities = self.logits(backbone, batch).float().softmax(-1)
-        for row, ids in enumerate(batch["example_ids"]):
+        """What is said of each text, with the scores it was chosen by."""
+        answers = self.asked.answers(self.logits(backbone, batch))
+        for ids, text, answer in zip(batch["example_ids"], batch["texts"], answers, strict=True):
             if ids:
-                scores = dict(zip(self.labels, probabilities[row].tolist(), strict=True))
-                label = max(scores, key=scores.__getitem__)
-                record = {"id": ids[0], "text": batch["texts"][row], "prediction": label, "score": scores[label]}
-                yield {**record, "scores": scores}
+                yield {"id": ids[0], "text": text, **answer}
 
 
 class TextClassification(TaskModule):
-    """Train an encoder, or a pre-trained decoder, to name the class of a text.
+    """Train an encoder, or a pre-trained decoder, to name the class of a text, its labels, or a number.
 
     Args:
         backbone: architecture.
@@ -116,6 +118,7 @@ class TextClassification(TaskModule):
         adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; the head is trained.
         freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
         trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
+        problem: one class, any number of labels, or a number (auto: what the data has, one class without any).
     """
 
     def __init__(
@@ -129,11 +132,12 @@ class TextClassification(TaskModule):
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
         freeze: list[str] | None = None,
         trainable: list[str] | None = None,
+        problem: ProblemName = "auto",
     ) -> None:
-        head = TextClassificationHead(labels, pooling, head_dropout)
+        head = TextClassificationHead(labels, pooling, head_dropout, problem)
         super().__init__(backbone, {"classification": head}, optimizer, schedule, adapter, freeze, trainable)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head
         assert isinstance(head, TextClassificationHead)
-        return {"labels": head.labels, "pooling": head.pooling, "head_dropout": head.dropout.p}
+        return {"labels": head.labels, "pooling": head.pooling, "head_dropout": head.dropout.p, "problem": head.problem}

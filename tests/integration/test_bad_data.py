@@ -51,7 +51,7 @@ def last_line(capsys):
 def test_label_never_seen_in_training_names_the_row(labelled, tmp_path, capsys):
     labelled("validation", [{"text": "fine", "label": "odd"}, {"text": "what is this", "label": "prime"}])
     assert fit(tmp_path) == 1
-    assert "row validation:1 has label 'prime', never seen in training (known: even, odd)" in last_line(capsys)
+    assert "row 2: label 'prime', never seen in training (known: even, odd)" in last_line(capsys)
     status = json.loads((tmp_path / "classes" / "status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("failed", 1)
 

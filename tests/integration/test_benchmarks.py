@@ -18,7 +18,7 @@ KEYS = {"row", "peer", "ratio", "low", "high", "floor", "aim", "unit", "note"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "rows"), [("train_step", 2), ("attention", 2), ("loss", 2), ("fit", 1), ("reading", 3)]
+    ("name", "rows"), [("train_step", 2), ("attention", 2), ("loss", 2), ("fit", 1), ("reading", 3), ("data", 5)]
 )
 def test_quick_runs_write_their_rows(name, rows, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))

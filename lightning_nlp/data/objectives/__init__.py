@@ -1,7 +1,7 @@
 """Document to example: pure functions that know nothing of packing, batches or models; one file an objective."""
 
 from lightning_nlp.data.objectives.causal_lm import causal_lm
-from lightning_nlp.data.objectives.classification import classification
+from lightning_nlp.data.objectives.classification import classification, pair_classification
 from lightning_nlp.data.objectives.denoising import Noise, denoising
 from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, windows
 from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, in_turn, with_ends
@@ -27,6 +27,7 @@ __all__ = [
     "hide",
     "in_turn",
     "masked_lm",
+    "pair_classification",
     "prefix_lm",
     "sequence_to_sequence",
     "span_corruption",

@@ -114,7 +114,7 @@ def test_shards_may_appear_or_disappear_at_a_resume(kind, at, pair):
 
 
 def test_states_are_those_of_packed_lanes_after_every_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(bulk, "TOKENS_AT_ONCE", 24 * 8 * 5)
+    monkeypatch.setattr(bulk, "DRAWN", 24 * 8 * 5)
     without, prepared = both(write_rows(tmp_path / "corpus"), "causal_lm")
     one, two = iter(without.train_dataloader()), iter(prepared.train_dataloader())
     for step in range(STEPS):
@@ -137,7 +137,8 @@ def test_bulk_rows_in_any_shape(seed, tmp_path, monkeypatch):
         else draw.choice([n for n in (1, 2, 4, 8) if lanes % n == 0])
     )
     ranks = draw.choice([n for n in (1, 2, 4) if lanes % n == 0 and rows % n == 0])
-    monkeypatch.setattr(bulk, "TOKENS_AT_ONCE", draw.choice([1, 500, 5000]))
+    monkeypatch.setattr(bulk, "DRAWN", draw.choice([1, 500, 5000]))
+    monkeypatch.setattr(bulk, "FILLED", draw.choice([1, 300, 5000]))
     monkeypatch.setattr("lightning_nlp.data.preparing.SHARD_TOKENS", draw.choice([50, 700, 1 << 20]))
     monkeypatch.setattr("lightning_nlp.data.preparing.UNIT_BYTES", (300, 5000))
     monkeypatch.setattr("lightning_nlp.data.preparing.CHUNK_ROWS", 3)

