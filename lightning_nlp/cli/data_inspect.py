@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ def report(found: Inspection) -> dict[str, Any]:
             "padding": share(batches.padding, batches.positions),
             "supervised": share(batches.supervised, batches.tokens),
             "labels": dict(batches.labels.most_common()),
+            "numbers": spread(batches.numbers) if batches.numbers else None,
             "read": in_words(batches.counts, data.lengths) if batches.counts else "",
             "counts": {name: number for name, number in batches.counts.items() if number},
         },
@@ -154,7 +156,7 @@ def documents(part: Documents, vocabulary: int, knows_unknown: bool) -> dict[str
     }
 
 
-def spread(values: list[int]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Least, median, 95th percentile, greatest, mean."""
     import numpy as np
 

@@ -130,14 +130,17 @@ def batches(found: dict[str, Any]) -> Iterable[Text]:
         f"{found['rows']} rows of {width} tokens",
         f"{found['documents'] / max(found['rows'], 1):.2f} documents a row",
     )
-    learnt = f"{percent(found['supervised'])} of the tokens have a label" if not found["labels"] else "a label a row"
+    whole = bool(found["labels"] or found["numbers"])
+    learnt = "a label a row" if whole else f"{percent(found['supervised'])} of the tokens have a label"
     yield titled("", f"{percent(found['padding'])} padding", learnt)
     if found["read"]:
         yield titled("", f"read for them: {found['read']}")
-    total = sum(found["labels"].values())
+    if found["numbers"]:
+        shares = (f"{what} {found['numbers'][what]:g}" for what in ("min", "median", "p95", "max"))
+        yield titled("", "labels: " + ", ".join(shares), f"mean {found['numbers']['mean']:g}")
     shown = list(found["labels"].items())
     for name, count in shown[:CLASSES]:
-        yield titled("", f"  {percent(count / total)} {name}")
+        yield titled("", f"  {percent(count / found['rows'])} of the rows: {name}")
     if len(shown) > CLASSES:
         yield titled("", f"  and {len(shown) - CLASSES} more classes")
 
@@ -156,7 +159,9 @@ def view(row: dict[str, Any], number: int, most: int, width: int) -> Iterable[Te
     if row["labels"] is not None:
         lines["label"] = [NO_LOSS if label is None else label for label in row["labels"]]
     for name, values in row["extras"].items():
-        lines[name.removesuffix("_mask")] = [str(value) if value else NO_LOSS for value in values]
+        lines[name.removesuffix("_mask").removeprefix("token_")] = [
+            str(value) if value else NO_LOSS for value in values
+        ]
     yield from columns(lines, row["segments"], most, width)
 
 

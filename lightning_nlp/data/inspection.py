@@ -140,7 +140,8 @@ class Batches:
         padding: of these.
         tokens: that are no padding, of rows alone.
         supervised: of these, tokens with a label.
-        labels: rows by class; rows whose labels are numbers are under ``number``.
+        labels: rows by class.
+        numbers: labels of rows that are numbers to predict.
         counts: what became of the documents that were read for them.
     """
 
@@ -154,6 +155,7 @@ class Batches:
     tokens: int = 0
     supervised: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    numbers: list[float] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, batch: Batch, names: list[str] | None) -> None:
@@ -173,10 +175,13 @@ class Batches:
             self.padding += int((source == 0).sum())
         if per_token(batch):
             self.supervised += int((labels != IGNORED).sum())
+            return
+        real_rows = [row for row, ids in enumerate(batch["example_ids"]) if ids]
+        if is_number(labels):
+            self.numbers += labels[real_rows].tolist()
         else:
-            for row in range(len(labels)):
-                if batch["example_ids"][row]:
-                    self.labels.update(names_of(labels[row], names) or ["none"])
+            for row in real_rows:
+                self.labels.update(names_of(labels[row], names) or ["none"])
 
 
 def per_token(batch: Batch) -> bool:
@@ -184,11 +189,16 @@ def per_token(batch: Batch) -> bool:
     return batch["labels"].shape == batch["tokens"].shape and not batch["labels"].is_floating_point()
 
 
+def is_number(labels: Tensor) -> bool:
+    """A row's label is a number to predict."""
+    return labels.dim() == 1 and labels.is_floating_point()
+
+
 def names_of(label: Tensor, names: list[str] | None) -> list[str]:
-    """The classes of a row's label: a class number, a number a class (several may hold), or a number to predict."""
+    """The classes of a row's label: a class number, or a number a class, of which several may hold."""
     if label.dim():
         return [name_of(number, names) for number in label.nonzero().flatten().tolist()]
-    return ["number"] if label.is_floating_point() else [name_of(int(label), names)]
+    return [name_of(int(label), names)]
 
 
 def name_of(number: int, names: list[str] | None) -> str:
@@ -236,7 +246,7 @@ def rows_of(batch: Batch, names: list[str] | None) -> Iterator[Shown]:
         label = None
         if not per_token(batch):
             own = batch["labels"][row]
-            label = f"{float(own):g}" if not own.dim() and own.is_floating_point() else ", ".join(names_of(own, names))
+            label = f"{float(own):g}" if is_number(batch["labels"]) else ", ".join(names_of(own, names))
         yield Shown(
             ids=ids,
             tokens=batch["tokens"][row][real].tolist(),

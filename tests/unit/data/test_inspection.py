@@ -43,7 +43,7 @@ def test_batches_are_added_up():
     [
         ([1, 0, -100], {"yes": 1, "no": 1}, ["yes", "no"]),
         ([2, 2, -100], {"maybe": 2}, ["maybe", "maybe"]),
-        ([0.25, 3.0, 0.0], {"number": 2}, ["0.25", "3"]),
+        ([0.25, 3.0, 0.0], {}, ["0.25", "3"]),
         ([[1.0, 0, 1], [0, 0, 0], [0, 0, 0]], {"no": 1, "maybe": 1, "none": 1}, ["no, maybe", ""]),
     ],
 )
@@ -51,6 +51,7 @@ def test_labels_of_rows_are_named(labels, counts, shown):
     found, made = Batches(), batch(labels)
     found.add(made, NAMES)
     assert found.labels == counts and found.supervised == 0
+    assert found.numbers == ([0.25, 3.0] if not counts else [])
     rows = list(rows_of(made, NAMES))
     assert [row.label for row in rows] == shown and [row.labels for row in rows] == [None, None]
 
