@@ -66,7 +66,7 @@ def head(report: dict[str, Any]) -> Iterable[Text]:
         rows = "a stream, no known number of rows" if split["rows"] is None else f"{split['rows']} rows"
         about = "" if split["exact"] or split["bytes"] is None else "about "
         amount = "" if split["bytes"] is None else f"{about}{size(split['bytes'], 'B')} of text"
-        ids = f"first looked at: {' '.join(split['ids'][:3])}" if split["ids"] else ""
+        ids = f"ids such as {' '.join(split['ids'][:3])}" if split["ids"] else ""
         yield titled(f"  {name}", rows, amount, ids)
     unknown = documents["unknown"]
     yield titled(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import signal
-import subprocess
 
 import pytest
 
@@ -58,8 +57,8 @@ def test_a_killed_run_goes_on_exactly(clean, tmp_path):
     config, how, directory = clean
     args = ("fit", "-c", config, "--run", tmp_path / "killed", *how)
     for step in (17, 63):
-        process = subprocess.Popen(runs.command(*args), env=runs.environment(), stderr=subprocess.DEVNULL)
-        assert runs.kill_after_step(process, tmp_path / "killed", step, signal.SIGKILL, 0.0)
+        process = runs.start(list(args), runs.environment())
+        assert runs.stop_after(process, tmp_path / "killed", step, 0.0, signal.SIGKILL)
     runs.run(*args)
     assert numbers(tmp_path / "killed") == numbers(directory)
 
@@ -67,8 +66,8 @@ def test_a_killed_run_goes_on_exactly(clean, tmp_path):
 def test_two_ranks_read_the_same_and_count_the_same(clean, tmp_path):
     config, how, directory = clean
     args = ("fit", "-c", config, "--run", tmp_path / "ranks", *how)
-    process = subprocess.Popen(runs.command(*args), env=runs.environment(), stderr=subprocess.DEVNULL)
-    assert runs.kill_after_step(process, tmp_path / "ranks", 40, signal.SIGTERM, 0.0)
+    process = runs.start(list(args), runs.environment())
+    assert runs.stop_after(process, tmp_path / "ranks", 40, 0.0, signal.SIGTERM)
     ranks = ("--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.micro_batch_size", 4)
     runs.run(*args, *ranks, "--trainer.max_steps", 60)
     expected, found = numbers(directory), numbers(tmp_path / "ranks")
