@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,6 +35,7 @@ from lightning_nlp.data.prepared import (
     stamp,
     write_stamps,
 )
+from lightning_nlp.data.process_pool import Submit, pool
 from lightning_nlp.data.shards import BAD, EMPTY, PARTIAL, ShardWriter, id_type
 from lightning_nlp.data.sources import Source
 from lightning_nlp.data.tokenizer import Tokenizer
@@ -181,7 +178,7 @@ def build(job: Job, workers: int, progress: Progress) -> dict[str, Any]:
     """All units that are not finished yet; per split ``{"name", "stream", "rows", "shards"}``."""
     found: dict[str, Any] = {}
     tokens = 0
-    with pool(job, workers) as submit:
+    with pool(partial(build_unit, job), workers) as submit:
         for split, source in job.splits.items():
             records: dict[int, dict[str, Any]] = {}
             rows = 0
@@ -199,7 +196,6 @@ def build(job: Job, workers: int, progress: Progress) -> dict[str, Any]:
 
 
 Rows = list[dict[str, Any]]
-Submit = Callable[..., "Future[dict[str, Any]]"]
 
 
 def units(job: Job, split: str, source: Source, submit: Submit, ahead: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -367,56 +363,3 @@ def encode(job: Job, texts: list[str]) -> list[Encoded]:
         Encoded(ids, len(text.encode()), np.diff(words, prepend=-1) != 0)
         for (ids, words), text in zip(job.tokenizer.encode_words(texts), texts, strict=True)
     ]
-
-
-_JOB: Job | None = None
-
-
-def _work(*unit: Any) -> dict[str, Any]:
-    assert _JOB is not None
-    return build_unit(_JOB, *unit)
-
-
-def _start(parent: int) -> None:
-    """Leave interrupts to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def pool(job: Job, workers: int) -> Iterator[Submit]:
-    """``submit(split, number, first, rows, content)`` to some processes, or to this one when it is a single worker.
-
-    Processes are forked: sources hold memory maps and open files, which they inherit as they are.
-    """
-    global _JOB
-    if workers == 1:
-
-        def here(*unit: Any) -> Future[dict[str, Any]]:
-            future: Future[dict[str, Any]] = Future()
-            future.set_result(build_unit(job, *unit))
-            return future
-
-        yield here
-        return
-    _JOB = job
-    executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("fork"), initializer=_start, initargs=(os.getpid(),)
-    )
-    try:
-        yield lambda *unit: executor.submit(_work, *unit)
-        executor.shutdown()
-    except BrokenProcessPool as error:
-        raise DataError("a process that tokenises was killed: is there enough memory?") from error
-    finally:
-        _JOB = None
-        for process in list((executor._processes or {}).values()):
-            process.terminate()  # nobody waits for what an interrupted command left them to do
-        executor.shutdown(wait=True, cancel_futures=True)
