@@ -12,10 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from lightning_nlp.cli.app import quieten
+from lightning_nlp.cli.data_of_config import data_of
 from lightning_nlp.data.causal_lm import CausalLMData
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizer import Tokenizer
 
 DISCOUNT = 0.75
 """Of absolute discounting (Ney et al. 1994), the usual value."""
@@ -67,10 +68,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     options = parser.parse_args()
-    settings = yaml.safe_load((options.run / "config.fit.yaml").read_text())["data"]["init_args"]
-    settings["tokenizer"] = TokenizerConfig(**settings["tokenizer"])
-    data = CausalLMData(**settings)
-    data._open()
+    quieten()
+    data = data_of(["-c", str(options.run / "config.fit.yaml"), "--data.prepared", "none"])
+    if not isinstance(data, CausalLMData):
+        raise SystemExit(f"{options.run} is no run of CausalLMData")
+    data.open()
     data.tokenizer = Tokenizer.load(options.run / "tokenizer.json")
     train, held = documents(data, "train"), documents(data, "validation")
     vocabulary = data.tokenizer.vocab_size
