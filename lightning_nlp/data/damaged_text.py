@@ -47,12 +47,12 @@ class DamagedTextData(TextDataModule):
     @property
     def piece_length(self) -> int:
         """Tokens of a document that one example is made of, at most."""
-        raise NotImplementedError
+        raise NotImplementedError  # each objective says
 
     @property
     def longest(self) -> tuple[int, int]:
         """Tokens of the longest target, and of the longest source."""
-        raise NotImplementedError
+        raise NotImplementedError  # each objective says
 
     @property
     def lengths(self) -> str:
@@ -61,7 +61,7 @@ class DamagedTextData(TextDataModule):
 
     def encode_damaged(self, text: str) -> list[int]:
         """Ids of a text to mend, in which names of special tokens say where something is missing."""
-        raise NotImplementedError
+        raise NotImplementedError  # each objective says
 
     def settle(self, run: RunDirectory | None) -> None:
         assert self.tokenizer is not None

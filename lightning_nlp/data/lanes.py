@@ -155,7 +155,7 @@ class WindowLane(Generic[Item]):
 
     def make(self) -> list[Item]:
         """What the next window holds, in the order it comes."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of lane says
 
     def order(self, count: int) -> np.ndarray:
         """The order of ``count`` things of this window: the same in all lanes."""

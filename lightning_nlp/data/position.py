@@ -33,7 +33,7 @@ class Position(L.LightningDataModule):
     @property
     def lengths(self) -> str:
         """What rows are cut to, as the order of the data is known by."""
-        raise NotImplementedError
+        raise NotImplementedError  # TextDataModule says
 
     @property
     def tokenizer_hash(self) -> str:

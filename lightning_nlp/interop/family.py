@@ -49,15 +49,15 @@ class Family:
         Raises:
             ConfigError: it asks for something that is not here; names the key.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each family says
 
     def write(self, config: TransformerConfig) -> Settings:
         """A ``config.json`` for ``config``, without what all families have in common."""
-        raise NotImplementedError
+        raise NotImplementedError  # each family says
 
     def weights(self, config: TransformerConfig) -> list[Weight]:
         """The table of names, for a model with its head."""
-        raise NotImplementedError
+        raise NotImplementedError  # each family says
 
     def tidy(self, state: State, arguments: Settings) -> State:
         """A loaded state under the names of a model with a head, every tensor under one name.
