@@ -136,8 +136,8 @@ class BulkStream(TrainStream):
         fields = torch.from_numpy(found.reshape(4, len(numbers), self.length)).unbind()
         rows = (torch.from_numpy(values) for values in (numbers, offsets[heads[:-1]] > 0, bytes_of_rows))
         lanes, bounds, at = (numbers % self.n_lanes).tolist(), heads.tolist(), 0
-        for values in zip(*(field.split(micro) for field in (*fields, *rows)), strict=True):
-            to = at + len(values[0])
+        for size, *values in zip(micro, *(field.split(micro) for field in (*fields, *rows)), strict=True):
+            to = at + size
             yield {
                 "tokens": values[0],
                 "labels": values[1],
@@ -148,7 +148,7 @@ class BulkStream(TrainStream):
                 "continues": values[5],
                 "bytes": values[6],
                 "example_ids": [ids[first:last] for first, last in pairwise(bounds[at : to + 1])],
-                "padding": (0, (to - at) * self.length),
+                "padding": (0, size * self.length),
                 "task": self.task,
             }
             at = to

@@ -100,12 +100,12 @@ def copy(
         take: ids of every piece.
         to: filled with them.
     """
-    parts: list[np.ndarray] = [to[:0]] * len(take)
+    parts: list[np.ndarray] = [spans[0][0][:0]] * len(take)
     for ids, which, first in spans:
         stop = first + take[which]
         for piece, begin, end in zip(which.tolist(), first.tolist(), stop.tolist(), strict=True):
             parts[piece] = ids[begin:end]
-    np.concatenate(parts, out=to)
+    to[:] = np.concatenate(parts)  # widened all at once: a conversion for each piece costs as much as copying it
 
 
 def gather(
