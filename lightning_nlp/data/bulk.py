@@ -122,18 +122,17 @@ class BulkStream(TrainStream):
         heads = heads - heads[0]
         starts = np.cumsum(takes) - takes
         order = np.arange(len(takes)) - np.repeat(heads[:-1], np.diff(heads)) + 1
-        found = np.empty((4, len(numbers) * self.length), dtype=np.int64)
-        tokens, labels, positions, segments = found
+        tokens, labels = np.empty((2, len(numbers) * self.length), dtype=np.int64)
         shards = list(self.text.source.by_shard(documents))
         self.text.fill(shards, offsets, takes, starts, tokens, labels)
         if len(self._counter) < len(tokens):
             self._counter = np.arange(len(tokens))
-        np.subtract(self._counter[: len(tokens)], np.repeat(starts, takes), out=positions)
-        segments[:] = np.repeat(order, takes)
+        positions, segments = np.repeat(starts, takes), np.repeat(order, takes)
+        np.subtract(self._counter[: len(tokens)], positions, out=positions)
         sizes, ids = self.text.describe(shards, offsets, tokens[starts])
         bytes_of_rows = np.add.reduceat(np.where(offsets == 0, sizes, 0), heads[:-1])
         micro = [(two - one) // self.micro_batches for one, two in pairwise(steps) for _ in range(self.micro_batches)]
-        fields = torch.from_numpy(found.reshape(4, len(numbers), self.length)).unbind()
+        fields = (torch.from_numpy(values).view(-1, self.length) for values in (tokens, labels, positions, segments))
         rows = (torch.from_numpy(values) for values in (numbers, offsets[heads[:-1]] > 0, bytes_of_rows))
         lanes, bounds, at = (numbers % self.n_lanes).tolist(), heads.tolist(), 0
         for size, *values in zip(micro, *(field.split(micro) for field in (*fields, *rows)), strict=True):
