@@ -16,7 +16,7 @@ import numpy as np
 from lightning_nlp.cli.app import quieten
 from lightning_nlp.cli.data_of_config import data_of
 from lightning_nlp.data.causal_lm import CausalLMData
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
 DISCOUNT = 0.75
 """Of absolute discounting (Ney et al. 1994), the usual value."""

@@ -57,7 +57,7 @@ def write(folder: Path, rows: list[str]) -> Path:
 def module(kind: str, path: Path, **settings: Any) -> Any:
     """A DataModule that is ready to train."""
     from lightning_nlp import registry
-    from lightning_nlp.data.tokenizer import TokenizerConfig
+    from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 
     settings = {"tokenizer": TokenizerConfig(kind="byte"), "seed": 0, **settings}
     data = registry.load(registry.DATA, kind)(str(path), **settings)
@@ -153,7 +153,7 @@ def make_parquet(folder: Path, count: int) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+    from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 
     draw = np.random.default_rng(1)
     words = np.array(texts(8000, 6, 0.4, 14, seed=2))
@@ -169,7 +169,7 @@ def make_parquet(folder: Path, count: int) -> None:
 
 
 def our_stream(folder: Path) -> Step:
-    from lightning_nlp.data.tokenizer import TokenizerConfig
+    from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 
     data = module(
         "CausalLMData",

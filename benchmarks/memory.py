@@ -55,7 +55,7 @@ def memory() -> dict[str, float]:
 def read_all(directory: Path, rows: int, streaming: bool) -> list[dict[str, float]]:
     """Memory after each tenth of the rows of a pass through packed batches."""
     from lightning_nlp.data.causal_lm import CausalLMData
-    from lightning_nlp.data.tokenizer import TokenizerConfig
+    from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 
     data = CausalLMData(
         str(directory), streaming=streaming, tokenizer=TokenizerConfig(kind="byte"), global_batch_size=32, seed=1

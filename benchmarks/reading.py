@@ -47,8 +47,8 @@ def write(directory: Path, rows: int) -> None:
 
 def ours(path: Path, way: str) -> Iterator[Any]:
     """Rows without end, by our sources."""
-    from lightning_nlp.data.order import BlockOrder
-    from lightning_nlp.data.sources import SourceConfig, open_splits
+    from lightning_nlp.data.order.blocks import BlockOrder
+    from lightning_nlp.data.sources.source import SourceConfig, open_splits
 
     config = SourceConfig(path=str(path), streaming=way == "stream", text_unit="line", validation_fraction=0.0)
     source = open_splits(config, {"text": "text"})["train"]

@@ -22,7 +22,7 @@ from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.init import init_weights
 from lightning_nlp.backbone.output import TokenOutput
 from lightning_nlp.backbone.transformer import Transformer
-from lightning_nlp.data.files import data_directory
+from lightning_nlp.data.sources.files import data_directory
 from lightning_nlp.optim.optimizers import OptimizerConfig, build_optimizer
 
 REMEDIES: dict[str, dict[str, Any]] = {

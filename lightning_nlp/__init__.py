@@ -35,7 +35,7 @@ _PUBLIC = {
     "GenerationConfig": "lightning_nlp.decoding.sampling",
     "OptimizerConfig": "lightning_nlp.optim.optimizers",
     "ScheduleConfig": "lightning_nlp.optim.schedules",
-    "TokenizerConfig": "lightning_nlp.data.tokenizer",
+    "TokenizerConfig": "lightning_nlp.data.tokenizers.tokenizer",
 }
 __all__ = ["__version__", *_PUBLIC]
 

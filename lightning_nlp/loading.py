@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import lightning_nlp
 from lightning_nlp import registry
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.run import manifest
 from lightning_nlp.run.directory import RunDirectory

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 def build_sample(name: str, output: str | None, overwrite: bool) -> int:
     """Build one sample and say what it holds."""
     function = registry.load(registry.BUILDERS, name, "sample")
-    from lightning_nlp.data.files import data_directory
+    from lightning_nlp.data.sources.files import data_directory
 
     directory = Path(output) if output else data_directory() / name
     if directory.exists() and holds_a_sample(directory) and not overwrite:

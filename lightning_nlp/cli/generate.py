@@ -12,7 +12,7 @@ from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lightning_nlp.data.tokenizer import Tokenizer
+    from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
 
 def arguments() -> argparse.ArgumentParser:

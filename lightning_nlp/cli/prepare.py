@@ -56,10 +56,10 @@ def usable_cores() -> int:
 
 def prepare(data: TextDataModule, workers: int) -> None:
     """Open the sources, settle the tokenizer, write the shards, say what there is."""
-    from lightning_nlp.data.lookup import identities, parts, root_of
-    from lightning_nlp.data.prepared import TOKENIZER, describe_files, records_of
-    from lightning_nlp.data.preparing import Job, prepare_set, same_files
-    from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
+    from lightning_nlp.data.prepared.lookup import identities, parts, root_of
+    from lightning_nlp.data.prepared.preparing import Job, prepare_set, same_files
+    from lightning_nlp.data.prepared.sets import TOKENIZER, describe_files, records_of
+    from lightning_nlp.data.tokenizers.of_run import settle_tokenizer
 
     if not data.tokenised:
         raise ConfigError(f"prepare: {type(data).__name__} makes its examples from texts, not from their tokens")

@@ -14,7 +14,7 @@ from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from lightning_nlp.data.tokenizer import Tokenizer
+    from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
 MEASURED = 200
 """Documents on which a new tokenizer is measured."""
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """An option for every setting of a tokenizer."""
-    from lightning_nlp.data.tokenizer_config import TokenizerConfig
+    from lightning_nlp.data.tokenizers.config import TokenizerConfig
 
     hints = get_type_hints(TokenizerConfig)
     for field in dataclasses.fields(TokenizerConfig):
@@ -83,10 +83,10 @@ def train_file(options: argparse.Namespace) -> int:
     names = options.text_column or ["text"]
     if len(names) > 2:
         raise ConfigError("--text_column may be given twice at most: for a text and its answer")
-    from lightning_nlp.data.bad_rows import usable
-    from lightning_nlp.data.sources import SourceConfig, open_splits
-    from lightning_nlp.data.tokenizer import TokenizerConfig
-    from lightning_nlp.data.tokenizer_of_run import train_tokenizer
+    from lightning_nlp.data.sources.bad_rows import usable
+    from lightning_nlp.data.sources.source import SourceConfig, open_splits
+    from lightning_nlp.data.tokenizers.of_run import train_tokenizer
+    from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 
     given = {name: value for name, value in vars(options).items() if name in HELP}
     if "extra_tokens" in given:
@@ -160,7 +160,7 @@ def show(options: argparse.Namespace) -> int:
     if not path.is_file():
         what = "has no tokenizer.json" if options.tokenizer.is_dir() else "does not exist"
         raise ConfigError(f"'{options.tokenizer}' {what}")
-    from lightning_nlp.data.tokenizer import Tokenizer
+    from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)
     found = facts(tokenizer)

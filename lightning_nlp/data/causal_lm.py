@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lightning_nlp.data.encoded import token_ids, utf8_size
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import Example, causal_lm
+from lightning_nlp.data.prepared.encoded import token_ids, utf8_size
 
 
 class CausalLMData(TextDataModule):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nlp.data.lanes import Row
+from lightning_nlp.data.order.lanes import Row
 
 
 class Batch(TypedDict, total=False):

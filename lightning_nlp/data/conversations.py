@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lightning_nlp.data.bad_rows import BadRowError
+from lightning_nlp.data.sources.bad_rows import BadRowError
 from lightning_nlp.errors import nearest
 
 SPEAKERS = ("role", "speaker", "from")

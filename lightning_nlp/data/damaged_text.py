@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_nlp.data.collate import Batch, collate_pairs
-from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, cut_to, in_turn, with_ends
 from lightning_nlp.data.objectives.pieces import piece_id, pieces
+from lightning_nlp.data.order.lanes import Row
 from lightning_nlp.data.sequence_to_sequence import start_id
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lightning_nlp.data.damaged_text import DamagedTextData
-from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.objectives import Example, Noise, denoising
-from lightning_nlp.data.sentences import encode_sentences
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.prepared.encoded import token_ids
+from lightning_nlp.data.tokenizers.sentences import encode_sentences
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 

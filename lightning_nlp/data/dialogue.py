@@ -10,8 +10,8 @@ import numpy as np
 from lightning_nlp.data.conversations import bad_conversation, turns_of
 from lightning_nlp.data.objectives import IGNORED, Example, in_turn
 from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, fitting, windows
-from lightning_nlp.data.token_bytes import TokenBytes
-from lightning_nlp.data.tokenizer_config import TokenizerConfig, special
+from lightning_nlp.data.tokenizers.config import TokenizerConfig, special
+from lightning_nlp.data.tokenizers.token_bytes import TokenBytes
 from lightning_nlp.data.whole_rows import WholeRowsData
 from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.directory import RunDirectory

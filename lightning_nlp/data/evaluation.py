@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from lightning_nlp.data.bad_rows import FILTERED, BadRow, announce, examine, located, policy_of
 from lightning_nlp.data.batches import Batches
 from lightning_nlp.data.collate import Batch
-from lightning_nlp.data.documents import Prepare, with_keys
-from lightning_nlp.data.lanes import Row, pack, single
 from lightning_nlp.data.objectives import Example
-from lightning_nlp.data.sources import Source
+from lightning_nlp.data.order.documents import Prepare, with_keys
+from lightning_nlp.data.order.lanes import Row, pack, single
+from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, announce, examine, located, policy_of
+from lightning_nlp.data.sources.source import Source
 from lightning_nlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lightning_nlp.data.bad_rows import FILTERED, BadRow, examine, located
 from lightning_nlp.data.collate import Batch
-from lightning_nlp.data.documents import with_keys
-from lightning_nlp.data.joined import JoinedSource
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example
+from lightning_nlp.data.order.documents import with_keys
+from lightning_nlp.data.order.joined import JoinedSource
 from lightning_nlp.data.permutation import permute
-from lightning_nlp.data.sources import Source
+from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, examine, located
+from lightning_nlp.data.sources.source import Source
 
 SAMPLE_KEY = (20260102,)
 """Fixed: the same documents are looked at each time."""

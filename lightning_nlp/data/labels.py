@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_nlp.data.bad_rows import BadRowError
+from lightning_nlp.data.sources.bad_rows import BadRowError
 
 Problem = Literal["single", "multi_label", "regression"]
 UNKNOWN = -100

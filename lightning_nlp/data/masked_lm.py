@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lightning_nlp.data.encoded import token_ids, token_words
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, Masking, cut_to, masked_lm, with_ends
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.prepared.encoded import token_ids, token_words
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 

@@ -11,27 +11,27 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lightning_nlp.data.arithmetic import batch_size
-from lightning_nlp.data.bad_rows import Extra, Policy, refuse_long, usable
 from lightning_nlp.data.batches import EndlessBatches
-from lightning_nlp.data.budget import MULTIPLE
-from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.collate import Batch, collate_packed, collate_single
 from lightning_nlp.data.evaluation import evaluation_batches
-from lightning_nlp.data.filters import Filter
-from lightning_nlp.data.joined import JoinedSource, open_mixture
-from lightning_nlp.data.lanes import Row
-from lightning_nlp.data.lookup import prepared_tokenizer, say, use_prepared
-from lightning_nlp.data.mixture import MixtureConfig
 from lightning_nlp.data.objectives import Example
-from lightning_nlp.data.position import Position
+from lightning_nlp.data.order.arithmetic import batch_size
+from lightning_nlp.data.order.budget import MULTIPLE
+from lightning_nlp.data.order.bulk import BulkStream
+from lightning_nlp.data.order.joined import JoinedSource, open_mixture
+from lightning_nlp.data.order.lanes import Row
+from lightning_nlp.data.order.mixture import MixtureConfig
+from lightning_nlp.data.order.position import Position
+from lightning_nlp.data.order.sizes import BatchPlan
+from lightning_nlp.data.order.training import training_stream
 from lightning_nlp.data.prediction import prediction_batches
-from lightning_nlp.data.reading import ReadingConfig
-from lightning_nlp.data.sizes import BatchPlan
-from lightning_nlp.data.sources import Format, Source, SourceConfig, open_splits
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
-from lightning_nlp.data.tokenizer_of_run import settle_tokenizer
-from lightning_nlp.data.training import training_stream
+from lightning_nlp.data.prepared.lookup import prepared_tokenizer, say, use_prepared
+from lightning_nlp.data.sources.bad_rows import Extra, Policy, refuse_long, usable
+from lightning_nlp.data.sources.filters import Filter
+from lightning_nlp.data.sources.reading import ReadingConfig
+from lightning_nlp.data.sources.source import Format, Source, SourceConfig, open_splits
+from lightning_nlp.data.tokenizers.of_run import settle_tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.ranks import data_rank, data_ranks
 

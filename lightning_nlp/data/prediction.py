@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lightning_nlp.data.batches import Batches
 from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.evaluation import EvalRows
-from lightning_nlp.data.files import FORMATS
-from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.objectives import Example
-from lightning_nlp.data.sources import Source, SourceConfig, open_splits
+from lightning_nlp.data.order.lanes import Row
+from lightning_nlp.data.sources.files import FORMATS
+from lightning_nlp.data.sources.source import Source, SourceConfig, open_splits
 from lightning_nlp.errors import ConfigError
 
 if TYPE_CHECKING:

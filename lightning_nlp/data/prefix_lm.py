@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_nlp.data.damaged_text import first_part
-from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.objectives import IGNORED, Example, cut_pair, in_turn, prefix_lm, split_point, with_ends
 from lightning_nlp.data.objectives.pieces import LEAST, piece_id, pieces
-from lightning_nlp.data.token_bytes import TokenBytes
+from lightning_nlp.data.prepared.encoded import token_ids
+from lightning_nlp.data.tokenizers.token_bytes import TokenBytes
 from lightning_nlp.data.whole_rows import WholeRowsData
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory

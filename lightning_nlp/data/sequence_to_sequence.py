@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_nlp.data.collate import Batch, collate_pairs
-from lightning_nlp.data.encoded import token_ids
-from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, cut_to, sequence_to_sequence, with_ends
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.order.lanes import Row
+from lightning_nlp.data.prepared.encoded import token_ids
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 

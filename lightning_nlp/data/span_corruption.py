@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lightning_nlp.data.added_tokens import encode_with_sentinels, sentinel_ids
 from lightning_nlp.data.damaged_text import DamagedTextData
-from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.objectives import Example, Spans, span_corruption
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.prepared.encoded import token_ids
+from lightning_nlp.data.tokenizers.added_tokens import encode_with_sentinels, sentinel_ids
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 

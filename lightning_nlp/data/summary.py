@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_nlp.data.bad_rows import FILTERED, KINDS, bad_of
-from lightning_nlp.data.documents import COUNTS, SKIPPED, skipped_of
+from lightning_nlp.data.order.documents import COUNTS, SKIPPED, skipped_of
+from lightning_nlp.data.sources.bad_rows import FILTERED, KINDS, bad_of
 
 NAMES = (*COUNTS, *(f"{SKIPPED}{kind}" for kind in (FILTERED, *KINDS)))
 """Everything that lanes count, in one order on all ranks."""

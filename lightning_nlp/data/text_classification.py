@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from lightning_nlp.data.bad_rows import usable
 from lightning_nlp.data.collate import Batch, collate_single, padding_row
-from lightning_nlp.data.encoded import token_ids
 from lightning_nlp.data.labels import MultiLabel, Problem, Regression, SingleLabel, natural
-from lightning_nlp.data.lanes import Row
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import Example, classification, pair_classification
+from lightning_nlp.data.order.lanes import Row
+from lightning_nlp.data.prepared.encoded import token_ids
+from lightning_nlp.data.sources.bad_rows import usable
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.files import write_json

@@ -15,7 +15,7 @@ import lightning_nlp
 from lightning_nlp import registry
 from lightning_nlp.backbone.adapters import folded_state
 from lightning_nlp.backbone.config import TransformerConfig
-from lightning_nlp.data.tokenizer import USUAL, Tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import USUAL, Tokenizer
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.interop import folder as folders
 from lightning_nlp.interop.family import Family, differences

@@ -16,7 +16,7 @@ from lightning_nlp.errors import ConfigError
 if TYPE_CHECKING:
     from lightning_nlp.backbone.config import TransformerConfig
     from lightning_nlp.backbone.transformer import Transformer
-    from lightning_nlp.data.tokenizer import Tokenizer
+    from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
 Losses = dict[str, tuple[Tensor, Tensor]]
 """``{name: (sum, count)}``: the shell divides by counts over the whole optimizer step; "loss" is the one trained on."""

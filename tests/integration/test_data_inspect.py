@@ -134,7 +134,7 @@ def test_a_run_is_shown_with_its_own_tokenizer(trained, capsys):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     assert main(["data", "inspect", "--run", str(trained), *FEW, "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
-    from lightning_nlp.data.tokenizer import Tokenizer
+    from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
     assert found["tokenizer"]["hash"] == Tokenizer.load(trained / "tokenizer.json").hash
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lightning_nlp
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from tests.integration import runs
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")

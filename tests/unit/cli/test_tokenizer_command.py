@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lightning_nlp.__main__ import main
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 
 TEXTS = ["The cat sat on the mat.", "Größe 北京 🙂", "the cats sat in 1984"] * 4
 

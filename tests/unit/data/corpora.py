@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.lanes import BucketedLane, PackedLane
 from lightning_nlp.data.objectives import causal_lm
-from lightning_nlp.data.order import BlockOrder
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import BucketedLane, PackedLane
 
 APART = 10_000
 """Token ids of document ``n`` are ``n * APART`` and on; a label is its token plus one."""

@@ -8,7 +8,7 @@ import random
 import torch
 
 from lightning_nlp.cli.prepare import prepare
-from lightning_nlp.data.lookup import parts
+from lightning_nlp.data.prepared.lookup import parts
 
 WORDS = ["der", "Hund", "läuft", "über", "猫", "the", "cat", "sat", "on", "a", "mat", "naïve", "🙂", "x"]
 
@@ -46,7 +46,7 @@ def shards_of(data, workers=1):
 
 
 def folder_of(data):
-    from lightning_nlp.data.lookup import root_of
+    from lightning_nlp.data.prepared.lookup import root_of
 
     assert parts(data)
     return root_of(data)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_nlp.data.added_tokens import sentinel_ids
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.added_tokens import sentinel_ids
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
 
 TEXTS = ["the cat sat on the mat.\n", "naïve café, the coöperation"]

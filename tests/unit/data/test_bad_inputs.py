@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lightning_nlp.data.sources import SourceConfig, open_splits
+from lightning_nlp.data.sources.source import SourceConfig, open_splits
 from lightning_nlp.errors import ConfigError, DataError
 
 GOOD = '{"text": "good", "label": "a"}\n'

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lightning_nlp.data import bad_rows
-from lightning_nlp.data.bad_rows import BadRow, BadRowError, BadRows, bad_of, examine, refuse_long, usable
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.lanes import PackedLane, counts_state
 from lightning_nlp.data.objectives import causal_lm, classification
-from lightning_nlp.data.order import BlockOrder
-from lightning_nlp.data.sources import SourceConfig, open_splits
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import PackedLane, counts_state
+from lightning_nlp.data.sources import bad_rows
+from lightning_nlp.data.sources.bad_rows import BadRow, BadRowError, BadRows, bad_of, examine, refuse_long, usable
+from lightning_nlp.data.sources.source import SourceConfig, open_splits
 from lightning_nlp.data.summary import in_numbers, in_words
 from lightning_nlp.errors import ConfigError, DataError
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_nlp.data.arithmetic import BatchSize, accumulation, batch_size
-from lightning_nlp.data.ramp import BatchRamp
+from lightning_nlp.data.order.arithmetic import BatchSize, accumulation, batch_size
+from lightning_nlp.data.order.ramp import BatchRamp
 from lightning_nlp.errors import ConfigError
 
 NOTHING = (None, None, None, None, None)

@@ -17,7 +17,7 @@ from lightning_nlp.data.builders.numbers import german
 from lightning_nlp.data.labels import natural
 from lightning_nlp.data.objectives import pair_classification
 from lightning_nlp.data.text_classification import TextClassificationData
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 
 # first, second, room, start token -> tokens and types; the longer text is cut, and then both to half.

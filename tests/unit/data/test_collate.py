@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_nlp.data.collate import collate_packed, collate_single
-from lightning_nlp.data.lanes import Row, pack, single
 from lightning_nlp.data.objectives import Example
+from lightning_nlp.data.order.lanes import Row, pack, single
 
 FIELDS = {
     "padding",

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from lightning_nlp.data.denoising import DenoisingData
 from lightning_nlp.data.objectives import Noise, denoising
 from lightning_nlp.data.objectives.denoising import infilled, permuted, poisson_spans, poisson_table
-from lightning_nlp.data.sentences import encode_sentences, sentence_starts
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.sentences import encode_sentences, sentence_starts
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
 
 MASK = 4

@@ -13,7 +13,7 @@ from lightning_nlp.data.builders.number_chat import conversation
 from lightning_nlp.data.dialogue import DialogueData
 from lightning_nlp.data.objectives import IGNORED, Turn, dialogue, windows
 from lightning_nlp.data.objectives.dialogue import consecutive, fitting
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 
 N = IGNORED

@@ -9,12 +9,12 @@ import pytest
 import torch
 from corpora import ListSource, make_order
 
-from lightning_nlp.data.budget import BudgetLane
 from lightning_nlp.data.collate import collate_packed, collate_single
-from lightning_nlp.data.documents import SourceDocuments
 from lightning_nlp.data.evaluation import EvalRows
-from lightning_nlp.data.lanes import BucketedLane, FittedLane, PackedLane, pack, single
 from lightning_nlp.data.objectives import Example, in_turn
+from lightning_nlp.data.order.budget import BudgetLane
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import BucketedLane, FittedLane, PackedLane, pack, single
 
 
 def example(tokens, *, flags=None, name="doc"):

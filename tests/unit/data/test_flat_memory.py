@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.memory import growth, measure, memory, write_shards
-from lightning_nlp.data import reading
-from lightning_nlp.data.order import BlockOrder
-from lightning_nlp.data.sources import SourceConfig, open_splits
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.sources import reading
+from lightning_nlp.data.sources.source import SourceConfig, open_splits
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -10,7 +10,7 @@ from corpora import APART, bucketed, documents, lane_documents, make_order, pack
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lightning_nlp.data.lanes import pack, single
+from lightning_nlp.data.order.lanes import pack, single
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 SIZES = {

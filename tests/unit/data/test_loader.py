@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from corpora import ListSource, documents, prepare
 
-from lightning_nlp.data.arithmetic import accumulation, batch_size
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.lanes import BucketedLane, PackedLane
-from lightning_nlp.data.loader import SNAPSHOTS, TrainStream
-from lightning_nlp.data.order import BlockOrder
+from lightning_nlp.data.order.arithmetic import accumulation, batch_size
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import BucketedLane, PackedLane
+from lightning_nlp.data.order.stream import SNAPSHOTS, TrainStream
 from lightning_nlp.errors import ConfigError
 
 LENGTHS = [int(size) for size in np.random.default_rng(3).integers(0, 25, 70)]

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_nlp.data import reading, text_files
-from lightning_nlp.data.filters import Filter
-from lightning_nlp.data.parsing import parse_cells
-from lightning_nlp.data.reading import ReadingConfig
-from lightning_nlp.data.records import filled_lines, lines, paragraphs, table
-from lightning_nlp.data.sources import SourceConfig, open_splits
-from lightning_nlp.data.splitting import hash_split
+from lightning_nlp.data.sources import reading, text_files
+from lightning_nlp.data.sources.filters import Filter
+from lightning_nlp.data.sources.parsing import parse_cells
+from lightning_nlp.data.sources.reading import ReadingConfig
+from lightning_nlp.data.sources.records import filled_lines, lines, paragraphs, table
+from lightning_nlp.data.sources.source import SourceConfig, open_splits
+from lightning_nlp.data.sources.splitting import hash_split
 from lightning_nlp.errors import ConfigError, DataError
 
 TEXT = {"text": "text"}
@@ -298,7 +298,7 @@ def test_filters_that_cannot_be(tmp_path, conditions, message):
 
 
 def test_a_huge_split_is_cut_on_disk_as_a_small_one_is_in_memory(monkeypatch):
-    from lightning_nlp.data import splitting
+    from lightning_nlp.data.sources import splitting
 
     expected = hash_split(5000, 0.03)
     monkeypatch.setattr(splitting, "IN_MEMORY", 700)

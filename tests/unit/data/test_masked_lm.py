@@ -11,7 +11,7 @@ import pytest
 
 from lightning_nlp.data.masked_lm import MaskedLMData
 from lightning_nlp.data.objectives import IGNORED, Masking, hide, masked_lm
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
 
 MASK, SPECIAL, ORDINARY = 4, np.arange(5), np.arange(5, 1000)
@@ -192,7 +192,7 @@ def test_ranks_micro_batches_and_reading_ahead_change_nothing(texts, monkeypatch
         assert rows_of(train_batches(make(texts, micro_batch_size=micro), 80 // micro)) == whole
     parts = [rows_of(train_batches(make(texts, ranks=2, rank=rank), 10)) for rank in (0, 1)]
     assert not parts[0].keys() & parts[1].keys() and parts[0] | parts[1] == whole
-    monkeypatch.setattr("lightning_nlp.data.documents.READ_AHEAD", 1)
+    monkeypatch.setattr("lightning_nlp.data.order.documents.READ_AHEAD", 1)
     assert rows_of(train_batches(make(texts), 10)) == whole
     assert rows_of(train_batches(make(texts, seed=6), 10)) != whole
 

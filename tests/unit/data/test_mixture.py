@@ -12,12 +12,19 @@ from corpora import APART, ListSource, documents, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.joined import JoinedSource
-from lightning_nlp.data.lanes import PackedLane
-from lightning_nlp.data.mixed import HomogeneousLane, MixedDocuments
-from lightning_nlp.data.mixture import MixtureConfig, MixtureSource, Rates, WeightChange, batch_source, proportional
-from lightning_nlp.data.order import BlockOrder
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.joined import JoinedSource
+from lightning_nlp.data.order.lanes import PackedLane
+from lightning_nlp.data.order.mixed import HomogeneousLane, MixedDocuments
+from lightning_nlp.data.order.mixture import (
+    MixtureConfig,
+    MixtureSource,
+    Rates,
+    WeightChange,
+    batch_source,
+    proportional,
+)
 from lightning_nlp.errors import ConfigError, DataError
 
 

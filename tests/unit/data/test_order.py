@@ -8,7 +8,7 @@ from corpora import ListSource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_nlp.data.order import BLOCKS_PER_LANE, BlockOrder
+from lightning_nlp.data.order.blocks import BLOCKS_PER_LANE, BlockOrder
 from lightning_nlp.errors import DataError
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import lightning_nlp
 from lightning_nlp.data.collate import collate_packed
-from lightning_nlp.data.lanes import pack
 from lightning_nlp.data.objectives import IGNORED, cut_pair, prefix_lm, split_point
+from lightning_nlp.data.order.lanes import pack
 from lightning_nlp.data.prefix_lm import PrefixLMData, PrefixPairsData
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError
 
 N = IGNORED

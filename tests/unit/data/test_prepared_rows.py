@@ -8,16 +8,16 @@ import pytest
 import torch
 from prepared_corpora import ready, shards_of, taken, write_rows
 
-from lightning_nlp.data import bulk
-from lightning_nlp.data.bulk import BulkStream
 from lightning_nlp.data.causal_lm import CausalLMData
-from lightning_nlp.data.filters import Filter
 from lightning_nlp.data.masked_lm import MaskedLMData
-from lightning_nlp.data.mixture import MixtureConfig, MixtureSource
-from lightning_nlp.data.prepared_source import PreparedSource
+from lightning_nlp.data.order import bulk
+from lightning_nlp.data.order.bulk import BulkStream
+from lightning_nlp.data.order.mixture import MixtureConfig, MixtureSource
+from lightning_nlp.data.prepared.source import PreparedSource
 from lightning_nlp.data.sequence_to_sequence import SequenceToSequenceData
+from lightning_nlp.data.sources.filters import Filter
 from lightning_nlp.data.text_classification import TextClassificationData
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 
 BYTE = TokenizerConfig(kind="byte")
 BARE = TokenizerConfig(kind="byte", special_tokens=False)
@@ -139,9 +139,9 @@ def test_bulk_rows_in_any_shape(seed, tmp_path, monkeypatch):
     ranks = draw.choice([n for n in (1, 2, 4) if lanes % n == 0 and rows % n == 0])
     monkeypatch.setattr(bulk, "DRAWN", draw.choice([1, 500, 5000]))
     monkeypatch.setattr(bulk, "FILLED", draw.choice([1, 300, 5000]))
-    monkeypatch.setattr("lightning_nlp.data.preparing.SHARD_TOKENS", draw.choice([50, 700, 1 << 20]))
-    monkeypatch.setattr("lightning_nlp.data.preparing.UNIT_BYTES", (300, 5000))
-    monkeypatch.setattr("lightning_nlp.data.preparing.CHUNK_ROWS", 3)
+    monkeypatch.setattr("lightning_nlp.data.prepared.preparing.SHARD_TOKENS", draw.choice([50, 700, 1 << 20]))
+    monkeypatch.setattr("lightning_nlp.data.prepared.preparing.UNIT_BYTES", (300, 5000))
+    monkeypatch.setattr("lightning_nlp.data.prepared.preparing.CHUNK_ROWS", 3)
     more = {"max_length": length, "lanes": lanes, "global_batch_size": rows, "block_rows": draw.choice([1, 8, 64])}
     more |= {"tokenizer": draw.choice([BYTE, BARE, BPE]), "shuffle": draw.random() < 0.8}
     corpus = write_rows(tmp_path / "corpus", rows=draw.choice([3, 40]), seed=seed)

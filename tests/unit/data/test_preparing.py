@@ -12,12 +12,12 @@ import pytest
 from prepared_corpora import ready, shards_of, taken, write_rows
 
 from lightning_nlp.cli.prepare import prepare, terminated
-from lightning_nlp.data import preparing
 from lightning_nlp.data.causal_lm import CausalLMData
-from lightning_nlp.data.prepared_source import PreparedSource
-from lightning_nlp.data.shards import Shard
+from lightning_nlp.data.prepared import preparing
+from lightning_nlp.data.prepared.shards import Shard
+from lightning_nlp.data.prepared.source import PreparedSource
 from lightning_nlp.data.text_classification import TextClassificationData
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 
 BYTE = TokenizerConfig(kind="byte")

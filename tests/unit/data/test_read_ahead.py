@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from corpora import APART, ListSource, documents, prepare
 
-from lightning_nlp.data import documents as documents_module
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.lanes import BucketedLane, PackedLane
-from lightning_nlp.data.order import BlockOrder
+from lightning_nlp.data.order import documents as documents_module
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import BucketedLane, PackedLane
 from lightning_nlp.errors import DataError
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(3, 1, 200).astype(int), 1, 400).tolist()

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lightning_nlp.data.files import fingerprint, split_of
-from lightning_nlp.data.sources import SourceConfig, hash_split, open_splits
+from lightning_nlp.data.sources.files import fingerprint, split_of
+from lightning_nlp.data.sources.source import SourceConfig, hash_split, open_splits
 
 TEXTS = ["one\nline", "", "zwei ä", 'with, comma and "quotes"', "NA", "007", "tab\tinside", "null", "  spaces  "]
 TEXT = {"text": "text"}

@@ -13,7 +13,7 @@ from lightning_nlp.data.objectives import Spans, span_corruption
 from lightning_nlp.data.objectives.pieces import pieces
 from lightning_nlp.data.objectives.span_corruption import composition, corrupt, span_mask
 from lightning_nlp.data.span_corruption import SpanCorruptionData
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
 
 SENTINELS = np.arange(999, 0, -1)

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lightning_nlp.data import retry
-from lightning_nlp.data.columns import Columns
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.lanes import BucketedLane, PackedLane
 from lightning_nlp.data.objectives import causal_lm
-from lightning_nlp.data.order import BlockOrder
-from lightning_nlp.data.retry import Attempts, PersistentCursor, transient
-from lightning_nlp.data.sources import SourceConfig, open_splits
-from lightning_nlp.data.streams import HubFeed, StreamSource
+from lightning_nlp.data.order.blocks import BlockOrder
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import BucketedLane, PackedLane
+from lightning_nlp.data.sources import retry
+from lightning_nlp.data.sources.columns import Columns
+from lightning_nlp.data.sources.retry import Attempts, PersistentCursor, transient
+from lightning_nlp.data.sources.source import SourceConfig, open_splits
+from lightning_nlp.data.sources.streams import HubFeed, StreamSource
 from lightning_nlp.errors import DataError
 
 datasets = pytest.importorskip("datasets")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_nlp.data.tokenizer import SPECIAL, Tokenizer, TokenizerConfig, byte_letters
+from lightning_nlp.data.tokenizers.tokenizer import SPECIAL, Tokenizer, TokenizerConfig, byte_letters
 from lightning_nlp.errors import ConfigError, DataError
 
 TEXTS = ["the cat sat on the mat.\n", "naïve café, the coöperation", "def f(x):\n\treturn x + 1\r\n", "日本語 🙂"] * 5

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 
 TEXTS = ["The cat sat on the mat, the cat sat.", "Zoë naïve café 12 cats", "日本語 🙂 cat"] * 4
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -10,9 +10,9 @@ from typing import get_args
 import pytest
 
 from lightning_nlp.data.progress_line import ProgressLine
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
-from lightning_nlp.data.tokenizer_config import Kind
-from lightning_nlp.data.tokenizer_of_run import first_texts, train_tokenizer
+from lightning_nlp.data.tokenizers.config import Kind
+from lightning_nlp.data.tokenizers.of_run import first_texts, train_tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 
 KINDS = get_args(Kind)
@@ -39,7 +39,7 @@ def tokenizer():
 
 HASHES = """
 import sys
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 texts = eval(sys.stdin.read())
 for kind in sys.argv[1:]:
     print(kind, Tokenizer.train(texts, TokenizerConfig(kind=kind, vocab_size=320)).hash)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lightning_nlp.data.causal_lm import CausalLMData
-from lightning_nlp.data.mixture import MixtureConfig, MixtureSource
+from lightning_nlp.data.order.mixture import MixtureConfig, MixtureSource
 from lightning_nlp.data.sequence_to_sequence import SequenceToSequenceData
-from lightning_nlp.data.tokenizer import TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 
 STEPS = 30

@@ -11,9 +11,9 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from lightning_nlp.data.spelling import byte_letters
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
-from lightning_nlp.data.unigram import NEVER, best, digamma, expected_counts, grouped, learn_pieces, losses
+from lightning_nlp.data.tokenizers.spelling import byte_letters
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.unigram import NEVER, best, digamma, expected_counts, grouped, learn_pieces, losses
 
 PIECES = {"a": 0.2, "b": 0.15, "c": 0.05, "ab": 0.25, "bc": 0.1, "abc": 0.15, "ca": 0.06, "cab": 0.04}
 WORDS = {"abcab": 3, "cabca": 2, "abc": 5, "b": 1, "ccc": 2}

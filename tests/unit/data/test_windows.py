@@ -10,10 +10,10 @@ from corpora import APART, make_order, prepare
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_nlp.data import budget as budget_module
-from lightning_nlp.data.budget import BudgetLane, cost, cut_at, even_cut
-from lightning_nlp.data.documents import SourceDocuments
-from lightning_nlp.data.lanes import FittedLane, first_fit_decreasing
+from lightning_nlp.data.order import budget as budget_module
+from lightning_nlp.data.order.budget import BudgetLane, cost, cut_at, even_cut
+from lightning_nlp.data.order.documents import SourceDocuments
+from lightning_nlp.data.order.lanes import FittedLane, first_fit_decreasing
 from lightning_nlp.data.permutation import generator
 
 LENGTHS = [int(value) for value in np.clip(np.random.default_rng(1).lognormal(np.log(60), 0.8, 2000), 1, 512)]

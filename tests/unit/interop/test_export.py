@@ -11,7 +11,7 @@ from tokenizers import processors
 from benchmarks import tiny_models
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import RotaryScaling, TransformerConfig
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.interop.convert import export_model, export_safetensors, family_for, registry, with_ends_added
 from lightning_nlp.interop.folder import read_weights

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import lightning_nlp
 from benchmarks import tiny_models
-from lightning_nlp.data.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.interop.convert import export_model, import_model, import_run, read
 from lightning_nlp.loading import load

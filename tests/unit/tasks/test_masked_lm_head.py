@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lightning_nlp
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import ConfigError
 
 N = -100

@@ -9,9 +9,9 @@ import torch
 
 import lightning_nlp
 from lightning_nlp.data.collate import collate_pairs
-from lightning_nlp.data.lanes import single
 from lightning_nlp.data.objectives import sequence_to_sequence
-from lightning_nlp.data.tokenizer import Tokenizer
+from lightning_nlp.data.order.lanes import single
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import ConfigError
 
 SHAPE = {
