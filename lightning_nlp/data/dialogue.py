@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_nlp.data.conversations import bad_conversation, turns_of
 from lightning_nlp.data.objectives import IGNORED, Example, in_turn
-from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, fitting, windows
+from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, to_answer, windows
 from lightning_nlp.data.tokenizers.config import TokenizerConfig, special
 from lightning_nlp.data.tokenizers.token_bytes import TokenBytes
 from lightning_nlp.data.whole_rows import WholeRowsData
@@ -130,6 +130,8 @@ class DialogueData(WholeRowsData):
             "before": self.markers[self.asker].tolist(),
             "after": [self.end_id, *self.markers[self.responder].tolist()],
             "end_id": self.end_id,
+            "system": self.markers["system"].tolist() if "system" in self.markers else [],
+            "history_turns": self.history_turns,
         }
         return {**super().facts(), "prompt": around}
 
@@ -225,19 +227,7 @@ class DialogueData(WholeRowsData):
     def _prompt(self, turns: list[Turn], marker: np.ndarray, id: str) -> Example:
         """``[bos] turns marker``, cut as in training so that something can be answered."""
         assert self.tokenizer is not None
-        asked = (
-            turns if self.history_turns is None else windows([*turns, answer_to(marker)], self.history_turns)[-1][:-1]
-        )
-        start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        room = self.max_length - 1 - len(start) - len(marker)
-        kept = fitting(asked, room)
-        said = [np.concatenate((turn.marker, turn.ids, [self.end_id])) for turn in kept]
-        tokens = np.concatenate((start, np.concatenate(said)[-room:], marker)).astype(np.int32)
-        whole = len(start) + sum(map(len, asked)) + len(marker)
+        bos, most = self.tokenizer.bos_id, self.max_length - 1
+        tokens, whole = to_answer(turns, marker, most, bos, self.end_id, self.history_turns)
         labels = np.full(len(tokens), IGNORED, dtype=np.int32)
         return Example(tokens, labels, id, full_length=whole, truncated=len(tokens) < whole)
-
-
-def answer_to(marker: np.ndarray) -> Turn:
-    """A response that has not been given yet."""
-    return Turn(marker, np.zeros(0, dtype=np.int32), True)

@@ -12,7 +12,8 @@ from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
-from lightning_nlp.decoding.generate import generate
+from lightning_nlp.decoding.beam import Hypothesis
+from lightning_nlp.decoding.generate import hypotheses
 from lightning_nlp.decoding.sampling import GenerationConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
@@ -60,9 +61,18 @@ class CausalLMHead(TokenHead):
         self, backbone: Transformer, prompts: list[list[int]], generation: GenerationConfig, **kwargs: Any
     ) -> list[list[int]]:
         """Token ids that follow each prompt (``bos`` included by the caller)."""
+        found = self.hypotheses(backbone, prompts, generation, scored=generation.n_best > 1, **kwargs)
+        return [best[0].tokens for best in found]
+
+    def hypotheses(
+        self, backbone: Transformer, prompts: list[list[int]], generation: GenerationConfig, **kwargs: Any
+    ) -> list[list[Hypothesis]]:
+        """The ``n_best`` texts that follow each prompt, with their scores; see
+        :func:`lightning_nlp.decoding.generate.hypotheses` for ``kwargs``.
+        """
         assert self.tokenizer is not None
         pad, end = self.tokenizer.pad_id, self.prompt.end_id
-        return generate(
+        return hypotheses(
             backbone,
             lambda hidden: self.written(backbone, hidden),
             prompts,
@@ -80,7 +90,12 @@ class CausalLMHead(TokenHead):
             ConfigError: an empty prompt and no ``bos`` to start from.
         """
         assert self.tokenizer is not None
-        ids = [*self.prompt.before, *self.tokenizer.encode(text), *self.prompt.after]
+        return self.prompt_of(self.tokenizer.encode(text))
+
+    def prompt_of(self, ids: list[int]) -> list[int]:
+        """The same of a text in tokens."""
+        assert self.tokenizer is not None
+        ids = [*self.prompt.before, *ids, *self.prompt.after]
         if self.tokenizer.bos_id is not None:
             ids = [self.tokenizer.bos_id, *ids]
         if not ids:

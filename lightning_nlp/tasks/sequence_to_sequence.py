@@ -13,7 +13,8 @@ from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.transformer import Transformer
-from lightning_nlp.decoding.generate import evaluating, generate
+from lightning_nlp.decoding.beam import Hypothesis
+from lightning_nlp.decoding.generate import evaluating, hypotheses
 from lightning_nlp.decoding.sampling import GenerationConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.tokens import ExactMatch
@@ -59,28 +60,52 @@ class SequenceToSequenceHead(TokenHead):
         generation: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Texts written for the sources ``[B, S]`` (``source_segments [B, S]``: 0 is padding).
+        """The best text for each of the sources ``[B, S]`` (``source_segments [B, S]``: 0 is padding)."""
+        assert self.tokenizer is not None
+        several = (generation or self.generation).n_best > 1
+        found = self.hypotheses(backbone, source_tokens, source_segments, generation, scored=several, **kwargs)
+        return [self.tokenizer.decode(best[0].tokens) for best in found]
+
+    def hypotheses(
+        self,
+        backbone: Transformer,
+        source_tokens: Tensor,
+        source_segments: Tensor | None = None,
+        generation: GenerationConfig | None = None,
+        **kwargs: Any,
+    ) -> list[list[Hypothesis]]:
+        """The ``n_best`` texts written for each source, with their scores; see
+        :func:`lightning_nlp.decoding.generate.hypotheses` for ``kwargs``.
 
         Raises:
-            ConfigError: it is not known what a target starts with.
+            ConfigError: it is not known what a target starts with, or a source is longer than the model.
         """
         assert self.tokenizer is not None
         if self.decoder_start_id is None:
             raise ConfigError("backbone.decoder_start_id is not set and there is no data to take it from")
         with torch.no_grad(), evaluating(backbone):
             memory = backbone.encode(source_tokens, source_segments)
-        found = generate(
+        generation = generation or self.generation
+        if generation.no_repeat_ngram_scope == "source":
+            kwargs["source"] = self._sources(source_tokens, source_segments)
+        return hypotheses(
             backbone,
             lambda hidden: self.written(backbone, hidden),
             [[self.decoder_start_id]] * len(source_tokens),
-            generation or self.generation,
+            generation,
             eos_id=self.tokenizer.eos_id,
             pad_id=0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id,
             memory=memory,
             memory_segments=source_segments,
             **kwargs,
         )
-        return [self.tokenizer.decode(ids) for ids in found]
+
+    def _sources(self, tokens: Tensor, segments: Tensor | None) -> list[list[int]]:
+        """Tokens of each source, without padding and end token (which a text may have although its source has it)."""
+        assert self.tokenizer is not None
+        kept = tokens != (-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id)
+        kept = kept if segments is None else kept & (segments > 0)
+        return [row[keep].tolist() for row, keep in zip(tokens, kept, strict=True)]
 
     def encode_source(self, text: str) -> list[int]:
         """Token ids of a source as in training: with its end token, but never cut.
@@ -89,7 +114,11 @@ class SequenceToSequenceHead(TokenHead):
             ConfigError: an empty text.
         """
         assert self.tokenizer is not None
-        ids = self.tokenizer.encode(text)
+        return self.prompt_of(self.tokenizer.encode(text))
+
+    def prompt_of(self, ids: list[int]) -> list[int]:
+        """The same of a text in tokens."""
+        assert self.tokenizer is not None
         if not ids:
             raise ConfigError("the source is empty: give some text")
         return ids if self.tokenizer.eos_id is None else [*ids, self.tokenizer.eos_id]

@@ -263,7 +263,8 @@ def test_prompts_end_where_the_answer_begins(talks, tmp_path):
     data = make(talks, stage="validate")
     user, assistant = data.markers["user"].tolist(), data.markers["assistant"].tolist()
     around = data.facts()["prompt"]
-    assert around == {"before": user, "after": [data.end_id, *assistant], "end_id": data.end_id}
+    expected = {"before": user, "after": [data.end_id, *assistant], "end_id": data.end_id}
+    assert around == {**expected, "system": data.markers["system"].tolist(), "history_turns": None}
     (tmp_path / "in.txt").write_text("hello\n\n" + "a" * 200 + "\n")
     data.predict_path = str(tmp_path / "in.txt")
     (batch,) = data.predict_dataloader()
