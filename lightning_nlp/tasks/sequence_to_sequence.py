@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -135,8 +134,8 @@ class SequenceToSequenceHead(TokenHead):
                 self._shown[place] = batch["source_tokens"][row][real].tolist(), references[row]
         rows = [row for row, place in enumerate(places) if 0 <= place < self.decode_examples]
         if rows:
-            greedy = dataclasses.replace(self.generation, temperature=0.0, top_k=None, top_p=None)
-            found = self.answers(backbone, batch["source_tokens"][rows], batch["source_segments"][rows], greedy)
+            sources = batch["source_tokens"][rows], batch["source_segments"][rows]
+            found = self.answers(backbone, *sources, self.generation.greedy())
             self.exact_match.update(found, [references[row] for row in rows])
 
     def compute(self) -> dict[str, float]:

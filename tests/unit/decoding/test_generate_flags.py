@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_nlp.cli.generate import OVERRIDES, arguments, changed, spellings
+from lightning_nlp.cli.decoding_flags import OVERRIDES, changed, spellings
+from lightning_nlp.cli.generate import arguments
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
 

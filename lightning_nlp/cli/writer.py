@@ -1,0 +1,139 @@
+"""A trained model that writes to standard output: tokens as they come, or the n best texts with their scores."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+import torch
+
+from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.cli.decoding_flags import changed, spellings
+from lightning_nlp.data.tokenizers.added_tokens import decode_named, encode_named, named_ids
+from lightning_nlp.data.tokenizers.streaming import TextStream
+from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
+from lightning_nlp.decoding.beam import Hypothesis
+from lightning_nlp.errors import ConfigError
+from lightning_nlp.loading import load
+from lightning_nlp.tasks.causal_lm import CausalLMHead
+from lightning_nlp.tasks.sequence_to_sequence import SequenceToSequenceHead
+
+LINE_BREAKS = str.maketrans("\r\n", "  ")
+FOR = {"answer": "translate", "conversation": "chat", "continuation": "generate"}
+"""What a model writes, and a command for it."""
+
+
+class Writer:
+    """The model of a run.
+
+    Args:
+        options: of the command line; see :func:`~lightning_nlp.cli.decoding_flags.arguments`.
+        wanted: what the model must be able to write: answers to a text, in a conversation, or continuations.
+        needed: the same for people.
+        one_line: line breaks become spaces, so that every text is a line.
+
+    Raises:
+        ConfigError: the run's model writes nothing, or something else, or has no tokenizer.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, verb: str, wanted: tuple[str, ...], needed: str, *, one_line: bool = False
+    ) -> None:
+        module = load(options.run, options.checkpoint)
+        head = module.head
+        kind = ""
+        if isinstance(head, SequenceToSequenceHead):
+            kind = "answer"
+        elif isinstance(head, CausalLMHead):
+            answers = "conversation" if head.prompt.converses else "answer"
+            kind = answers if head.prompt.answers else "continuation"
+        if kind not in wanted:
+            hint = f"; try `lightning-nlp {FOR[kind]}`" if kind else ""
+            raise ConfigError(f"run '{options.run}' is a {type(module).__name__}: {verb} needs {needed}{hint}")
+        assert isinstance(head, (SequenceToSequenceHead, CausalLMHead))
+        if module.backbone is None or not isinstance(head.tokenizer, Tokenizer):
+            raise ConfigError(f"run '{options.run}' has no tokenizer.json: it cannot read a text")
+        self.kind, self.head, self.one_line = kind, head, one_line
+        self.backbone: Transformer = module.backbone
+        self.tokenizer: Tokenizer = head.tokenizer
+        self.names = named_ids(self.tokenizer)
+        words = [ids for word in options.bad_word or [] for ids in spellings(self.tokenizer, word)]
+        self.generation = changed(head.generation, options, words or None)
+        self.prefix = None if options.prefix is None else encode_named(self.tokenizer, options.prefix, self.names)
+        self.scores: bool = getattr(options, "scores", False)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens the model reads at most; where it goes on writing what it reads, both together."""
+        return self.backbone.config.max_length
+
+    def read(self, text: str, *, named: bool = False) -> list[int]:
+        """Token ids that the model is given for a text.
+
+        Args:
+            named: names of special tokens (masks, sentinels) in it stand for these tokens.
+
+        Raises:
+            ConfigError: an empty text, or one that is too long to be answered.
+        """
+        ids = self.head.prompt_of(encode_named(self.tokenizer, text, self.names if named else {}))
+        room = self.max_length if isinstance(self.head, SequenceToSequenceHead) else self.max_length - 1
+        if len(ids) > room:
+            if self.kind != "continuation":
+                raise ConfigError(f"the text has {len(ids)} tokens, the model reads {room} at most: give a shorter one")
+            print(f"note: of the {len(ids)} tokens of the prompt, the model reads the last {room}", file=sys.stderr)
+        return ids
+
+    def shown_before(self, prompt: str) -> str:
+        """What stands before the new text: a prompt that goes on in it, or, in a line of its own, one that is answered.
+
+        The source of a translation is not repeated.
+        """
+        if isinstance(self.head, SequenceToSequenceHead):
+            return ""
+        return prompt if self.kind == "continuation" else f"{prompt}\n"
+
+    def write(self, ids: list[int], before: str = "") -> Hypothesis:
+        """Print what the model makes of ``ids``, after ``before``; return the best of it."""
+        if self.scores or self.generation.beams > 1 or self.generation.n_best > 1:
+            found = self._hypotheses(ids)
+            for hypothesis in found:
+                scores = f"{hypothesis.score:.4f}\t{hypothesis.log_probability:.4f}\t" if self.scores else ""
+                print(f"{scores}{before}{self._plain(self._decoded(hypothesis.tokens))}", flush=True)
+            return found[0]
+        stream, waiting = TextStream(self.tokenizer, self._decoded), [before]
+
+        def show(tokens: list[int | None]) -> None:
+            if tokens[0] is not None:
+                print(*waiting, self._plain(stream(tokens[0])), sep="", end="", flush=True)
+                waiting.clear()
+
+        try:
+            found = self._hypotheses(ids, on_token=show, scored=False)
+        except KeyboardInterrupt:
+            if not waiting:
+                print(flush=True)  # the shell's prompt begins a line
+            raise
+        print(*waiting, self._plain(stream.end()), sep="", flush=True)
+        return found[0]
+
+    def best_only(self) -> None:
+        """Write one text, whatever the run's settings say."""
+        self.generation = dataclasses.replace(self.generation, n_best=1)
+
+    def _hypotheses(self, ids: list[int], **options: Any) -> list[Hypothesis]:
+        if self.prefix is not None:
+            options["prefixes"] = [self.prefix]
+        if isinstance(self.head, SequenceToSequenceHead):
+            source = torch.tensor([ids], device=self.backbone.embedding_weight.device)
+            return self.head.hypotheses(self.backbone, source, generation=self.generation, **options)[0]
+        return self.head.hypotheses(self.backbone, [ids], self.generation, **options)[0]
+
+    def _decoded(self, ids: list[int]) -> str:
+        """Sentinels are written: without them nobody knows what belongs where."""
+        return decode_named(self.tokenizer, ids, self.names)
+
+    def _plain(self, text: str) -> str:
+        return text.translate(LINE_BREAKS) if self.one_line else text
