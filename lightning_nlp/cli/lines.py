@@ -35,7 +35,12 @@ def each_line(answer: Callable[[str], None], about: str = "", *, aligned: bool =
     while True:
         if person:
             print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            if person:
+                print(file=sys.stderr)  # the shell's prompt begins a line
+            raise
         if not line:
             if person:
                 print(file=sys.stderr)
