@@ -120,6 +120,28 @@ def test_hypotheses_score_what_forcing_them_scores(kind, settings):
         assert [x.score for row in found for x in row] == pytest.approx(scores, abs=1e-4)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ARRANGEMENTS)
+def test_constrained_texts_keep_the_models_own_scores(kind, beams, monkeypatch):
+    """What is forced or allowed is chosen among other tokens; none becomes likelier by it."""
+    model, prompts, given = case(kind)
+    given["prefixes"] = [[20 + number] * (number % 3) for number in range(len(prompts))]
+    given["allowed_tokens"] = lambda row, new: range(8 + row + len(new), 50, 3)
+    settings = {"max_new_tokens": 6, "beams": beams, "n_best": beams, "force_eos": True, "eos_id": EOS}
+    found = decode(model, prompts, **settings, **given)
+    texts = [[*row[0].tokens, EOS] for row in found]
+    assert all(row[0].finished for row in found)
+    for number, text in enumerate(texts):
+        start = number % 3
+        assert text[:start] == given["prefixes"][number]
+        assert all((token - 8 - number - place) % 3 == 0 for place, token in enumerate(text[:-1]) if place >= start)
+    sources = {name: given[name] for name in ("memory", "memory_segments", "bidirectional") if name in given}
+    forced = score(model, head, prompts, texts, pad_id=0, **sources)
+    assert [sum(row) for row in forced] == pytest.approx([row[0].log_probability for row in found], abs=1e-4)
+    monkeypatch.setattr(module, "CachedDecoder", Plain)
+    close(found, decode(model, prompts, **settings, **given))
+
+
 @pytest.mark.parametrize("kind", ["decoder", "prefix"])
 def test_a_prompt_read_in_both_directions_is_another_prompt(kind):
     """What the other tests could miss: that ``bidirectional`` does anything."""
