@@ -11,6 +11,10 @@ TASKS = {
     "CausalLM": "lightning_nlp.tasks.causal_lm:CausalLM",
     "MaskedLM": "lightning_nlp.tasks.masked_lm:MaskedLM",
     "SequenceToSequence": "lightning_nlp.tasks.sequence_to_sequence:SequenceToSequence",
+    "SpanDenoising": "lightning_nlp.tasks.span_denoising:SpanDenoising",
+    "Translation": "lightning_nlp.tasks.translation:Translation",
+    "Summarization": "lightning_nlp.tasks.summarization:Summarization",
+    "Dialogue": "lightning_nlp.tasks.dialogue:Dialogue",
     "TextClassification": "lightning_nlp.tasks.text_classification:TextClassification",
 }
 DATA = {
@@ -19,6 +23,7 @@ DATA = {
     "PrefixLMData": "lightning_nlp.data.prefix_lm:PrefixLMData",
     "PrefixPairsData": "lightning_nlp.data.prefix_lm:PrefixPairsData",
     "DialogueData": "lightning_nlp.data.dialogue:DialogueData",
+    "DialoguePairsData": "lightning_nlp.data.dialogue_pairs:DialoguePairsData",
     "SpanCorruptionData": "lightning_nlp.data.span_corruption:SpanCorruptionData",
     "DenoisingData": "lightning_nlp.data.denoising:DenoisingData",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence:SequenceToSequenceData",
@@ -34,6 +39,9 @@ OBJECTIVES = {
     "sequence_to_sequence": "lightning_nlp.data.objectives:sequence_to_sequence",
     "classification": "lightning_nlp.data.objectives:classification",
     "pair_classification": "lightning_nlp.data.objectives:pair_classification",
+}
+METRICS = {
+    "exact_match": "lightning_nlp.metrics.tokens:ExactMatch",
 }
 OPTIMIZERS = {
     "adamw": "lightning_nlp.optim.optimizers:adamw",

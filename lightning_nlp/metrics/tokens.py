@@ -41,11 +41,12 @@ class ExactMatch(Metric):
     """Share of answers that are, character by character, the reference."""
 
     full_state_update = False
+    names = ("exact_match",)
     signature = "whole answers|characters"
     matches: Tensor
     count: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, language: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name in ("matches", "count"):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
