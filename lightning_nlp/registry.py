@@ -51,6 +51,15 @@ BUILDERS = {
     "number_chat": "lightning_nlp.data.builders.number_chat:build",
     "number_facts": "lightning_nlp.data.builders.number_facts:build",
 }
+METRICS = {
+    "bleu": "lightning_nlp.metrics.translation:BLEU",
+    "chrf": "lightning_nlp.metrics.translation:ChrF",
+    "ter": "lightning_nlp.metrics.translation:TER",
+    "rouge": "lightning_nlp.metrics.rouge:ROUGE",
+    "exact_match": "lightning_nlp.metrics.answers:ExactMatch",
+    "token_f1": "lightning_nlp.metrics.answers:TokenF1",
+    "distinct": "lightning_nlp.metrics.distinct:Distinct",
+}
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",
     "llama": "lightning_nlp.interop.llama:Llama",

@@ -16,7 +16,7 @@ from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.generate import evaluating, generate
 from lightning_nlp.decoding.sampling import GenerationConfig
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.metrics.tokens import ExactMatch
+from lightning_nlp.metrics.answers import ExactMatch
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule
@@ -108,7 +108,8 @@ class SequenceToSequenceHead(TokenHead):
         if rows:
             greedy = dataclasses.replace(self.generation, temperature=0.0, top_k=None, top_p=None)
             found = self.answers(backbone, batch["source_tokens"][rows], batch["source_segments"][rows], greedy)
-            self.exact_match.update(found, [references[row] for row in rows])
+            ids = [batch["example_ids"][row][0] for row in rows]
+            self.exact_match.update(found, [references[row] for row in rows], ids)
 
     def compute(self) -> dict[str, float]:
         values = super().compute()
