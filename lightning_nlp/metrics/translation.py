@@ -239,7 +239,7 @@ class TER(TextMetric):
 
     def values(self) -> dict[str, float]:
         edits, length = self.lengths.tolist()
-        return {"ter": 100 * edits / length if length else 100.0 * bool(edits)}
+        return {"ter": 100 * (edits / length) if length else 100.0 * bool(edits)}
 
 
 def bleu_tokenizer(name: str, language: str) -> str:
