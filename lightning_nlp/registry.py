@@ -40,9 +40,6 @@ OBJECTIVES = {
     "classification": "lightning_nlp.data.objectives:classification",
     "pair_classification": "lightning_nlp.data.objectives:pair_classification",
 }
-METRICS = {
-    "exact_match": "lightning_nlp.metrics.tokens:ExactMatch",
-}
 OPTIMIZERS = {
     "adamw": "lightning_nlp.optim.optimizers:adamw",
     "sgd": "lightning_nlp.optim.optimizers:sgd",
@@ -58,6 +55,15 @@ BUILDERS = {
     "numbers": "lightning_nlp.data.builders.numbers:build",
     "number_chat": "lightning_nlp.data.builders.number_chat:build",
     "number_facts": "lightning_nlp.data.builders.number_facts:build",
+}
+METRICS = {
+    "bleu": "lightning_nlp.metrics.translation:BLEU",
+    "chrf": "lightning_nlp.metrics.translation:ChrF",
+    "ter": "lightning_nlp.metrics.translation:TER",
+    "rouge": "lightning_nlp.metrics.rouge:ROUGE",
+    "exact_match": "lightning_nlp.metrics.answers:ExactMatch",
+    "token_f1": "lightning_nlp.metrics.answers:TokenF1",
+    "distinct": "lightning_nlp.metrics.distinct:Distinct",
 }
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",

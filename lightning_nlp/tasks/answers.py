@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.metrics.texts import TextMetrics, metric_names
+from lightning_nlp.metrics.texts import TextMetrics
 from lightning_nlp.tasks.base import made
 from lightning_nlp.tasks.prompting import PromptConfig
 from lightning_nlp.tasks.token_head import TokenHead
@@ -34,6 +33,7 @@ class AnsweringHead(TokenHead):
         generation: how predictions are decoded.
         loss: what the training loss has besides.
         metrics: names of text metrics.
+        metric_options: of single ones.
         language: of the answers (ISO 639); it chooses how metrics cut them into words.
         decode_examples: rows decoded at a validation of training; 0: none.
         prompt: what stands around a question that is a text alone; the data says it.
@@ -44,6 +44,7 @@ class AnsweringHead(TokenHead):
         generation: GenerationConfig,
         loss: LossConfig,
         metrics: Sequence[str],
+        metric_options: dict[str, dict[str, Any]] | None,
         language: str,
         decode_examples: int,
         prompt: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
@@ -53,28 +54,24 @@ class AnsweringHead(TokenHead):
         if decode_examples < 0:
             raise ConfigError(f"model.decode_examples must be 0 or more, not {decode_examples}")
         self.generation, self.decode_examples = generation, decode_examples
-        self.text_metrics, self.language = list(metrics), language
-        self._of_texts = metric_names(self.text_metrics)
+        self.text_metrics, self.metric_options, self.language = list(metrics), metric_options, language
+        self.texts = TextMetrics(self.text_metrics, language, metric_options)
         self._shown: dict[int, tuple[list[int], str]] = {}
 
     @property
-    def settings(self) -> tuple[GenerationConfig, LossConfig, list[str], str, int, PromptConfig]:
-        """The arguments this head was made with."""
-        more = self.language, self.decode_examples, self.prompt
+    def settings(self) -> tuple[Any, ...]:
+        """The arguments this head was made with, in order."""
+        more = self.metric_options, self.language, self.decode_examples, self.prompt
         return self.generation, self.loss_config, self.text_metrics, *more
 
     @property
     def metric_names(self) -> tuple[str, ...]:  # type: ignore[override]  # what is there depends on what is asked for
-        decoded = self._of_texts if self.decode_examples or self.thorough else ()
+        decoded = self.texts.names if self.decode_examples or self.thorough else ()
         return ("loss", "perplexity", "token_accuracy", *decoded)
 
     def resolve(self, facts: dict[str, Any]) -> None:
         if (found := facts.get("prompt")) is not None:
             self.prompt = made(PromptConfig, found)
-
-    def build(self, config: TransformerConfig) -> None:
-        super().build(config)
-        self.texts = TextMetrics(self.text_metrics, self.language)
 
     # What a kind of model says ------------------------------------------------------------------------------------
 

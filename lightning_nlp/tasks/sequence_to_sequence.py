@@ -113,6 +113,7 @@ class SequenceToSequence(TaskModule):
         schedule: learning rate as a function of the step.
         generation: how predictions are decoded, and the answers that validate and test score.
         metrics: scores of decoded texts (see `lightning-nlp list metrics`).
+        metric_options: of single metrics, such as {bleu: {tokenize: intl}}.
         language: of the answers (ISO 639, such as de or zh), by which metrics cut texts into words.
         decode_examples: first rows of the validation split that are decoded, greedily, at every validation of the
             training, for `metrics`; none by default, since decoding takes far longer than the other scores. The
@@ -131,6 +132,7 @@ class SequenceToSequence(TaskModule):
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         generation: GenerationConfig = GenerationConfig(max_new_tokens=128),  # noqa: B008 - frozen
         metrics: list[str] = ["exact_match"],  # noqa: B006 - copied
+        metric_options: dict[str, dict[str, Any]] | None = None,
         language: str = "",
         decode_examples: int = 0,
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
@@ -139,7 +141,7 @@ class SequenceToSequence(TaskModule):
         trainable: list[str] | None = None,
         prompt: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
     ) -> None:
-        more = metrics, language, decode_examples, made(PromptConfig, prompt)
+        more = metrics, metric_options, language, decode_examples, made(PromptConfig, prompt)
         settings = made(GenerationConfig, generation), made(LossConfig, loss), *more
         heads = heads_for(made(TransformerConfig, backbone).arrangement, settings)
         super().__init__(backbone, heads, optimizer, schedule, adapter, freeze, trainable)
@@ -158,6 +160,7 @@ class SequenceToSequence(TaskModule):
         return {
             "generation": dict(vars(head.generation)),
             "metrics": head.text_metrics,
+            "metric_options": head.metric_options,
             "language": head.language,
             "decode_examples": head.decode_examples,
             "loss": dict(vars(head.loss_config)),

@@ -57,12 +57,10 @@ def test_every_response_is_an_example(tmp_path, history):
 
 def test_oldest_turns_are_dropped_and_counted(tmp_path):
     talk = [*[("user", "aaaa"), ("assistant", "bbbb")] * 5]
-    data = make(tmp_path, [talk], max_source_length=20, max_target_length=3)
+    data = make(tmp_path, [talk], max_source_length=19, max_target_length=3)
     whole = examples(data)[-1]
-    assert whole.source.tolist() == read(data, *talk[7:9])[-20:] and whole.truncated
-    assert (
-        len(whole.source) == 14
-    )  # two turns of six, the marker, the end: three turns would be 20 with the marker alone
+    assert whole.source.tolist() == read(data, *talk[7:9]) and whole.truncated
+    assert len(whole.source) == 14  # two turns of six, the marker, the end: three would be 20
     assert whole.labels.tolist() == data.tokenizer.encode("bbb")  # no end: it does not stop there
     assert whole.full_length == 9 * 6 + 1 + 1 + 5
 

@@ -77,7 +77,7 @@ def test_an_arrangement_that_comes_with_weights_changes_the_head():
     assert "lm" in module.heads
     module.config = module.config.replace(arrangement="encoder_decoder")
     module.choose_heads()
-    assert "seq2seq" in module.heads and module.head.settings[2:5] == ([], "", 3)
+    assert "seq2seq" in module.heads and module.head.settings[2:6] == ([], None, "", 3)
 
 
 def test_a_decoder_answers_from_the_prompt_alone():
