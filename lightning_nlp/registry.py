@@ -52,6 +52,7 @@ SCHEDULES = {
 BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
     "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
+    "stdlib_summaries": "lightning_nlp.data.builders.stdlib_summaries:build",
     "numbers": "lightning_nlp.data.builders.numbers:build",
     "number_chat": "lightning_nlp.data.builders.number_chat:build",
     "number_facts": "lightning_nlp.data.builders.number_facts:build",

@@ -68,6 +68,7 @@ DESCRIPTIONS = {
     "bart": "BART, encoder-decoder",
     "marian": "Marian (Opus-MT), encoder-decoder",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
+    "stdlib_summaries": "summarisation: documentation strings -> the line they begin with",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
 }
 PARTS = {
