@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     from lightning_nlp.cli.lines import each_line
     from lightning_nlp.cli.writer import Writer
 
-    writer = Writer(options, "generate", ("answer", "conversation", "continuation"), "a model that writes text")
+    writer = Writer(options, "generate")
 
     def answer(prompt: str) -> None:
         writer.write(writer.read(prompt, named=True), writer.shown_before(prompt))

@@ -32,7 +32,7 @@ def line_for_line(verb: str, about: str, argv: list[str]) -> int:
     from lightning_nlp.cli.lines import each_line
     from lightning_nlp.cli.writer import Writer
 
-    writer = Writer(options, verb, ("answer",), "a model that writes a text for a text", one_line=True)
+    writer = Writer(options, verb, one_line=True)
 
     def answer(text: str) -> None:
         writer.write(writer.read(text))
@@ -54,14 +54,11 @@ def chat_main(argv: list[str]) -> int:
     quieten()
     from lightning_nlp.cli.lines import Over, each_line
     from lightning_nlp.cli.writer import Writer
-    from lightning_nlp.tasks.causal_lm import CausalLMHead
     from lightning_nlp.tasks.conversation import Conversation
 
-    writer = Writer(options, "chat", ("conversation",), "a model of dialogues")
+    writer = Writer(options, "chat")
     writer.best_only()
-    assert isinstance(writer.head, CausalLMHead)
-    room = writer.generation.max_new_tokens
-    conversation = Conversation(writer.head.prompt, writer.tokenizer, writer.max_length, room, options.system)
+    conversation = Conversation(writer.head, writer.backbone, writer.generation.max_new_tokens, options.system)
 
     def answer(text: str) -> None:
         command = text.strip()

@@ -7,8 +7,6 @@ import dataclasses
 import sys
 from typing import Any
 
-import torch
-
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.cli.decoding_flags import changed, spellings
 from lightning_nlp.data.tokenizers.added_tokens import decode_named, encode_named, named_ids
@@ -17,12 +15,32 @@ from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.loading import load
-from lightning_nlp.tasks.causal_lm import CausalLMHead
+from lightning_nlp.tasks.base import TaskModule
+from lightning_nlp.tasks.continuing import ContinuingHead
 from lightning_nlp.tasks.sequence_to_sequence import SequenceToSequenceHead
 
 LINE_BREAKS = str.maketrans("\r\n", "  ")
-FOR = {"answer": "translate", "conversation": "chat", "continuation": "generate"}
-"""What a model writes, and a command for it."""
+NEEDED = {
+    "generate": "a model that writes text",
+    "translate": "a model of translation",
+    "summarise": "a model of summaries",
+    "chat": "a model of conversations",
+}
+"""What the run of a command has to be."""
+ANSWERS = {"Translation": ["translate"], "Summarization": ["summarise"], "SpanDenoising": []}
+"""Commands for tasks that write one kind of text; others may write any."""
+
+
+def commands_for(task: TaskModule) -> list[str]:
+    """The commands of this module that can be used with a model, the one made for it first."""
+    head = task.head
+    if not isinstance(head, (SequenceToSequenceHead, ContinuingHead)):
+        return []
+    if head.prompt.converses:
+        return ["chat", "generate"]
+    if isinstance(head, ContinuingHead) and not head.prompt.answers:
+        return ["generate"]
+    return [*ANSWERS.get(type(task).__name__, ["translate", "summarise"]), "generate"]
 
 
 class Writer:
@@ -30,44 +48,32 @@ class Writer:
 
     Args:
         options: of the command line; see :func:`~lightning_nlp.cli.decoding_flags.arguments`.
-        wanted: what the model must be able to write: answers to a text, in a conversation, or continuations.
-        needed: the same for people.
+        verb: the command.
         one_line: line breaks become spaces, so that every text is a line.
 
     Raises:
         ConfigError: the run's model writes nothing, or something else, or has no tokenizer.
     """
 
-    def __init__(
-        self, options: argparse.Namespace, verb: str, wanted: tuple[str, ...], needed: str, *, one_line: bool = False
-    ) -> None:
-        module = load(options.run, options.checkpoint)
-        head = module.head
-        kind = ""
-        if isinstance(head, SequenceToSequenceHead):
-            kind = "answer"
-        elif isinstance(head, CausalLMHead):
-            answers = "conversation" if head.prompt.converses else "answer"
-            kind = answers if head.prompt.answers else "continuation"
-        if kind not in wanted:
-            hint = f"; try `lightning-nlp {FOR[kind]}`" if kind else ""
-            raise ConfigError(f"run '{options.run}' is a {type(module).__name__}: {verb} needs {needed}{hint}")
-        assert isinstance(head, (SequenceToSequenceHead, CausalLMHead))
-        if module.backbone is None or not isinstance(head.tokenizer, Tokenizer):
+    def __init__(self, options: argparse.Namespace, verb: str, *, one_line: bool = False) -> None:
+        task = load(options.run, options.checkpoint)
+        commands = commands_for(task)
+        if verb not in commands:
+            hint = f"; try `lightning-nlp {commands[0]}`" if commands else ""
+            raise ConfigError(f"run '{options.run}' is a {type(task).__name__}: {verb} needs {NEEDED[verb]}{hint}")
+        head = task.head
+        assert isinstance(head, (SequenceToSequenceHead, ContinuingHead))
+        if task.backbone is None or not isinstance(head.tokenizer, Tokenizer):
             raise ConfigError(f"run '{options.run}' has no tokenizer.json: it cannot read a text")
-        self.kind, self.head, self.one_line = kind, head, one_line
-        self.backbone: Transformer = module.backbone
+        self.head, self.one_line = head, one_line
+        self.continues = isinstance(head, ContinuingHead) and not head.prompt.answers
+        self.backbone: Transformer = task.backbone
         self.tokenizer: Tokenizer = head.tokenizer
         self.names = named_ids(self.tokenizer)
         words = [ids for word in options.bad_word or [] for ids in spellings(self.tokenizer, word)]
         self.generation = changed(head.generation, options, words or None)
         self.prefix = None if options.prefix is None else encode_named(self.tokenizer, options.prefix, self.names)
         self.scores: bool = getattr(options, "scores", False)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens the model reads at most; where it goes on writing what it reads, both together."""
-        return self.backbone.config.max_length
 
     def read(self, text: str, *, named: bool = False) -> list[int]:
         """Token ids that the model is given for a text.
@@ -79,9 +85,9 @@ class Writer:
             ConfigError: an empty text, or one that is too long to be answered.
         """
         ids = self.head.prompt_of(encode_named(self.tokenizer, text, self.names if named else {}))
-        room = self.max_length if isinstance(self.head, SequenceToSequenceHead) else self.max_length - 1
+        room = self.backbone.config.max_length - isinstance(self.head, ContinuingHead)  # of one new token
         if len(ids) > room:
-            if self.kind != "continuation":
+            if not self.continues:
                 raise ConfigError(f"the text has {len(ids)} tokens, the model reads {room} at most: give a shorter one")
             print(f"note: of the {len(ids)} tokens of the prompt, the model reads the last {room}", file=sys.stderr)
         return ids
@@ -93,7 +99,7 @@ class Writer:
         """
         if isinstance(self.head, SequenceToSequenceHead):
             return ""
-        return prompt if self.kind == "continuation" else f"{prompt}\n"
+        return prompt if self.continues else f"{prompt}\n"
 
     def write(self, ids: list[int], before: str = "") -> Hypothesis:
         """Print what the model makes of ``ids``, after ``before``; return the best of it."""
@@ -126,9 +132,6 @@ class Writer:
     def _hypotheses(self, ids: list[int], **options: Any) -> list[Hypothesis]:
         if self.prefix is not None:
             options["prefixes"] = [self.prefix]
-        if isinstance(self.head, SequenceToSequenceHead):
-            source = torch.tensor([ids], device=self.backbone.embedding_weight.device)
-            return self.head.hypotheses(self.backbone, source, generation=self.generation, **options)[0]
         return self.head.hypotheses(self.backbone, [ids], self.generation, **options)[0]
 
     def _decoded(self, ids: list[int]) -> str:

@@ -1,113 +1,81 @@
-"""Sequence to sequence: read one text, write another; translation, summaries, answers."""
+"""Sequence to sequence: read one text, write another; the base of translation, summaries and dialogue."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.beam import Hypothesis
+from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.decoding.generate import evaluating, hypotheses
-from lightning_nlp.decoding.sampling import GenerationConfig
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.metrics.tokens import ExactMatch
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
-from lightning_nlp.tasks.base import TaskModule
-from lightning_nlp.tasks.token_head import TokenHead
+from lightning_nlp.tasks.answers import AnsweringHead, padded
+from lightning_nlp.tasks.base import TaskModule, made
+from lightning_nlp.tasks.head import Head
+from lightning_nlp.tasks.prompted import PromptedHead
+from lightning_nlp.tasks.prompting import PromptConfig
 
-SAMPLES = 4
-"""The first rows of the validation split, decoded for TensorBoard."""
 
-
-class SequenceToSequenceHead(TokenHead):
+class SequenceToSequenceHead(AnsweringHead):
     """Next-token scores of a decoder that sees a source; answers. ``labels [B, T]`` are targets, -100 is padding."""
 
     arrangements: ClassVar[tuple[str, ...]] = ("encoder_decoder",)
-
-    def __init__(self, generation: GenerationConfig, decode_examples: int, loss: LossConfig) -> None:
-        super().__init__(loss)
-        if decode_examples < 0:
-            raise ConfigError(f"model.decode_examples must be 0 or more, not {decode_examples}")
-        self.generation = generation
-        self.decode_examples = decode_examples
-        self.decoder_start_id: int | None = None
-        self.damage = ""
-        names = ("loss", "perplexity", "token_accuracy", *(["exact_match"] if decode_examples else []))
-        self.metric_names = names  # type: ignore[misc]  # what is there depends on what is asked for
-        self._shown: dict[int, tuple[list[int], str]] = {}
+    decoder_start_id: int | None = None
+    damage: str = ""
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
+        if facts and facts.get("decoder_start_id") is None:
+            raise ConfigError(
+                "an encoder_decoder reads sources: give SequenceToSequenceData or DialoguePairsData, or "
+                "backbone.arrangement decoder"
+            )
         self.damage = facts.get("damage", "")
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
         self.decoder_start_id = config.decoder_start_id
-        self.exact_match = ExactMatch()
-
-    def answers(
-        self,
-        backbone: Transformer,
-        source_tokens: Tensor,
-        source_segments: Tensor | None = None,
-        generation: GenerationConfig | None = None,
-        **kwargs: Any,
-    ) -> list[str]:
-        """The best text for each of the sources ``[B, S]`` (``source_segments [B, S]``: 0 is padding)."""
-        assert self.tokenizer is not None
-        several = (generation or self.generation).n_best > 1
-        found = self.hypotheses(backbone, source_tokens, source_segments, generation, scored=several, **kwargs)
-        return [self.tokenizer.decode(best[0].tokens) for best in found]
 
     def hypotheses(
-        self,
-        backbone: Transformer,
-        source_tokens: Tensor,
-        source_segments: Tensor | None = None,
-        generation: GenerationConfig | None = None,
-        **kwargs: Any,
+        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
     ) -> list[list[Hypothesis]]:
-        """The ``n_best`` texts written for each source, with their scores; see
-        :func:`lightning_nlp.decoding.generate.hypotheses` for ``kwargs``.
+        """The ``n_best`` texts for each source, with their scores.
+
+        ``options`` are those of :func:`lightning_nlp.decoding.generate.hypotheses`.
 
         Raises:
-            ConfigError: it is not known what a target starts with, or a source is longer than the model.
+            ConfigError: it is not known what a target starts with; a source is longer than the model.
         """
         assert self.tokenizer is not None
         if self.decoder_start_id is None:
             raise ConfigError("backbone.decoder_start_id is not set and there is no data to take it from")
+        tokens, segments = padded(questions, 0, backbone.embedding_weight.device)
         with torch.no_grad(), evaluating(backbone):
-            memory = backbone.encode(source_tokens, source_segments)
-        generation = generation or self.generation
-        if generation.no_repeat_ngram_scope == "source":
-            kwargs["source"] = self._sources(source_tokens, source_segments)
+            memory = backbone.encode(tokens, segments)
+        if generation.no_repeat_ngram_scope == "source":  # the end of a source is none of a text
+            options["source"] = [[id for id in row if id != self.tokenizer.eos_id] for row in questions]
         return hypotheses(
             backbone,
             lambda hidden: self.written(backbone, hidden),
-            [[self.decoder_start_id]] * len(source_tokens),
+            [[self.decoder_start_id]] * len(questions),
             generation,
             eos_id=self.tokenizer.eos_id,
             pad_id=0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id,
             memory=memory,
-            memory_segments=source_segments,
-            **kwargs,
+            memory_segments=segments,
+            **options,
         )
 
-    def _sources(self, tokens: Tensor, segments: Tensor | None) -> list[list[int]]:
-        """Tokens of each source, without padding and end token (which a text may have although its source has it)."""
-        assert self.tokenizer is not None
-        kept = tokens != (-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id)
-        kept = kept if segments is None else kept & (segments > 0)
-        return [row[keep].tolist() for row, keep in zip(tokens, kept, strict=True)]
-
     def encode_source(self, text: str) -> list[int]:
-        """Token ids of a source as in training: with its end token, but never cut.
+        """Token ids of a source as in training: with what stands around it and its end token, but never cut.
 
         Raises:
             ConfigError: an empty text.
@@ -115,87 +83,55 @@ class SequenceToSequenceHead(TokenHead):
         assert self.tokenizer is not None
         return self.prompt_of(self.tokenizer.encode(text))
 
-    def prompt_of(self, ids: list[int]) -> list[int]:
-        """The same of a text in tokens."""
+    def framed(self, ids: list[int]) -> list[int]:
+        """Tokens to read, with the end token where the tokenizer has one."""
         assert self.tokenizer is not None
-        if not ids:
-            raise ConfigError("the source is empty: give some text")
         return ids if self.tokenizer.eos_id is None else [*ids, self.tokenizer.eos_id]
 
-    def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
-        super().update(backbone, batch)
-        if self.tokenizer is None:
-            return
-        places, known = batch["places"].tolist(), self.tokenizer
-        references = [known.decode(row[row != -100].tolist()) for row in batch["labels"]]
-        for row, place in enumerate(places):
-            if 0 <= place < SAMPLES:
-                real = batch["source_segments"][row] > 0
-                self._shown[place] = batch["source_tokens"][row][real].tolist(), references[row]
-        rows = [row for row, place in enumerate(places) if 0 <= place < self.decode_examples]
-        if rows:
-            sources = batch["source_tokens"][rows], batch["source_segments"][rows]
-            found = self.answers(backbone, *sources, self.generation.greedy())
-            self.exact_match.update(found, [references[row] for row in rows])
+    def prompt_of(self, ids: list[int]) -> list[int]:
+        """:meth:`encode_source` of a text in tokens."""
+        if not ids:
+            raise ConfigError("the source is empty: give some text")
+        return self.framed([*self.prompt.before, *ids, *self.prompt.after])
 
-    def compute(self) -> dict[str, float]:
-        values = super().compute()
-        values["token_accuracy"] = values.pop("accuracy")
-        return {**values, **(self.exact_match.compute() if self.decode_examples else {})}
+    def question(self, batch: dict[str, Any], row: int) -> list[int]:
+        real = batch["source_segments"][row] > 0
+        return batch["source_tokens"][row][real].tolist()  # type: ignore[no-any-return]
 
-    def reset(self) -> None:
-        super().reset()
-        self.exact_match.reset()
+    def write(
+        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
+    ) -> list[str]:
+        assert self.tokenizer is not None
+        found = self.hypotheses(backbone, questions, generation, scored=generation.n_best > 1, **options)
+        return [self.tokenizer.decode(best[0].tokens) for best in found]
 
     def signatures(self) -> dict[str, str]:
-        decoded = f"greedy|first:{self.decode_examples} rows|max_new_tokens:{self.generation.max_new_tokens}"
-        tokens = f"{self.metrics.signature}|given:the right tokens before"
-        tokens += f"|{self.damage}" if self.damage else ""
-        return {
-            "loss": tokens,
-            "token_accuracy": tokens,
-            "exact_match": f"{self.exact_match.signature}|{decoded}",
-        }
-
-    def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """What is written for each source, beside its reference where that is known."""
-        rows = [row for row, ids in enumerate(batch["example_ids"]) if ids]
-        if not rows:
-            return
-        found = self.answers(backbone, batch["source_tokens"][rows], batch["source_segments"][rows])
-        for row, text in zip(rows, found, strict=True):
-            record = {"id": batch["example_ids"][row][0], "source": batch["texts"][row], "prediction": text}
-            if batch["references"][row] is not None:
-                record["target"] = batch["references"][row]
-            yield record | ({"tokens_cut": batch["cut"][row]} if batch["cut"][row] else {})
-
-    def samples(self, backbone: Transformer) -> dict[str, str]:
-        """The first rows of the validation split with what the model writes for them, and what it should."""
-        if self.tokenizer is None:
-            return {}
-        texts = {}
-        for place, (ids, reference) in sorted(self._shown.items()):
-            (found,) = self.answers(backbone, torch.tensor([ids], device=backbone.embedding_weight.device))
-            lines = {"source": self.tokenizer.decode(ids), "prediction": found, "target": reference}
-            body = "\n".join(f"{name:<11}{text}" for name, text in lines.items())
-            texts[f"sample_{place}"] = "    " + body.replace("\n", "\n    ")
-        return texts
+        found = super().signatures()
+        if self.damage:
+            found |= {name: f"{found[name]}|{self.damage}" for name in ("loss", "token_accuracy")}
+        return found
 
 
 class SequenceToSequence(TaskModule):
-    """Train an encoder-decoder to write a text for a text.
+    """Train a model to write a text for a text: an encoder-decoder, or a decoder that reads the first as a prompt.
 
     Args:
-        backbone: architecture; its arrangement is encoder_decoder.
+        backbone: architecture; encoder_decoder, or decoder with data that gives prompts (PrefixPairsData,
+            DialogueData).
         optimizer: optimizer and its settings.
         schedule: learning rate as a function of the step.
-        generation: how predictions are decoded.
-        decode_examples: first rows of the validation split that are decoded greedily at every validation, for
-            exact_match; none by default, since decoding takes far longer than the other metrics.
+        generation: how predictions are decoded, and the answers that validate and test score.
+        metrics: scores of decoded texts (see `lightning-nlp list metrics`).
+        metric_options: of single metrics, such as {bleu: {tokenize: intl}}.
+        language: of the answers (ISO 639, such as de or zh), by which metrics cut texts into words.
+        decode_examples: first rows of the validation split that are decoded, greedily, at every validation of the
+            training, for `metrics`; none by default, since decoding takes far longer than the other scores. The
+            commands validate and test decode every row.
         loss: label smoothing and what else the training loss has.
         adapter: small trained parts (lora, bottleneck) at layers of the backbone, which is frozen; heads are trained.
         freeze: patterns of parameters that are not trained, such as token_embedding or "layers.0".
         trainable: patterns of parameters that are trained although adapter or freeze would freeze them.
+        prompt: what stands around the prompts of a decoder; taken from the data.
     """
 
     def __init__(
@@ -204,22 +140,45 @@ class SequenceToSequence(TaskModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         generation: GenerationConfig = GenerationConfig(max_new_tokens=128),  # noqa: B008 - frozen
+        metrics: list[str] = ["exact_match"],  # noqa: B006 - copied
+        metric_options: dict[str, dict[str, Any]] | None = None,
+        language: str = "",
         decode_examples: int = 0,
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
         adapter: AdapterConfig = AdapterConfig(),  # noqa: B008 - frozen
         freeze: list[str] | None = None,
         trainable: list[str] | None = None,
+        prompt: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
     ) -> None:
-        if isinstance(generation, dict):
-            generation = GenerationConfig(**generation)
-        head = SequenceToSequenceHead(generation, decode_examples, loss)
-        super().__init__(backbone, {"seq2seq": head}, optimizer, schedule, adapter, freeze, trainable)
+        more = metrics, metric_options, language, decode_examples, made(PromptConfig, prompt)
+        settings = made(GenerationConfig, generation), made(LossConfig, loss), *more
+        heads = heads_for(made(TransformerConfig, backbone).arrangement, settings)
+        super().__init__(backbone, heads, optimizer, schedule, adapter, freeze, trainable)
+
+    def choose_heads(self) -> None:
+        """The arrangement may have come with weights (`--init_from`)."""
+        head = self.head
+        assert isinstance(head, AnsweringHead)
+        heads = heads_for(self.config.arrangement, head.settings)
+        if heads.keys() != self.heads.keys():
+            self.heads = nn.ModuleDict(heads)
 
     def task_hyperparameters(self) -> dict[str, Any]:
         head = self.head
-        assert isinstance(head, SequenceToSequenceHead)
+        assert isinstance(head, AnsweringHead)
         return {
             "generation": dict(vars(head.generation)),
+            "metrics": head.text_metrics,
+            "metric_options": head.metric_options,
+            "language": head.language,
             "decode_examples": head.decode_examples,
             "loss": dict(vars(head.loss_config)),
+            "prompt": head.prompt.plain(),
         }
+
+
+def heads_for(arrangement: str, settings: tuple[Any, ...]) -> dict[str, Head]:
+    """The head that answers with a backbone so arranged, under the name that batches call it by."""
+    if arrangement == "decoder":
+        return {"lm": PromptedHead(*settings)}
+    return {"seq2seq": SequenceToSequenceHead(*settings)}

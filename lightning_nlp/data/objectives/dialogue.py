@@ -77,29 +77,6 @@ def fitting(turns: Sequence[Turn], room: int) -> list[Turn]:
     return kept
 
 
-def to_answer(
-    turns: Sequence[Turn], marker: np.ndarray, max_length: int, bos_id: int | None, end_id: int, history: int | None
-) -> tuple[np.ndarray, int]:
-    """``[bos]``, ``marker ids end`` for every turn, and the marker of who answers: what a response is written after.
-
-    Args:
-        turns: so far; the oldest are dropped, as in training, where all do not fit.
-        marker: of who answers.
-        max_length: tokens of the result, at most; an end of the last turn that alone is longer is left.
-        history: turns that are kept, at most, besides a pinned one.
-
-    Returns:
-        The tokens, int32, and how many there would have been of all turns.
-    """
-    answer = Turn(marker, np.zeros(0, dtype=np.int32), True)
-    asked = list(turns) if history is None else windows([*turns, answer], history)[-1][:-1]
-    start = [] if bos_id is None else [bos_id]
-    room = max_length - len(start) - len(marker)
-    said = [np.concatenate((turn.marker, turn.ids, [end_id])) for turn in fitting(asked, room)]
-    tokens = np.concatenate((start, np.concatenate(said)[-room:], marker)).astype(np.int32)
-    return tokens, len(start) + sum(map(len, asked)) + len(marker)
-
-
 def dialogue(turns: Sequence[Turn], id: str, max_length: int, bos_id: int | None, end_id: int) -> Example | None:
     """Predict the responses among ``turns``, with the end of each.
 
@@ -122,3 +99,17 @@ def dialogue(turns: Sequence[Turn], id: str, max_length: int, bos_id: int | None
         return None
     whole = before + sum(map(len, turns)) - 1
     return Example(full[:-1], labels, id, full_length=whole, truncated=len(labels) < whole)
+
+
+def recent(turns: Sequence[Turn], marker: np.ndarray, history: int | None) -> list[Turn]:
+    """The turns that a training example would have before an answer by ``marker``'s speaker."""
+    if history is None:
+        return list(turns)
+    answer = Turn(marker, np.zeros(0, dtype=np.int32), response=True)
+    return windows([*turns, answer], history)[-1][:-1]
+
+
+def said_before(turns: Sequence[Turn], end_id: int, room: int) -> np.ndarray:
+    """Token ids ``[n]`` of turns before an answer, n <= ``room``: the oldest are dropped, the last one is cut."""
+    said = [np.concatenate((turn.marker, turn.ids, [end_id])) for turn in fitting(turns, room)]
+    return np.concatenate(said)[-room:].astype(np.int32)

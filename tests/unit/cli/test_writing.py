@@ -20,6 +20,8 @@ from lightning_nlp.tasks.prompting import PromptConfig
 
 ROLES = ("<system>", "<user>", "<assistant>")
 SHAPE = {"n_layers": 1, "d_model": 32, "n_heads": 2, "init_std": 0.4}
+ENCODER_DECODERS = {name: name for name in ("Translation", "Summarization", "SpanDenoising")}
+ENCODER_DECODERS |= {"pairs": "SequenceToSequence", "listener": "Dialogue"}
 VERBS = ("generate", "translate", "summarise", "chat")
 
 
@@ -38,19 +40,18 @@ def make(kind, max_length=48, **generation):
     torch.manual_seed(0)
     shape = {**SHAPE, "vocab_size": known.vocab_size, "max_length": max_length}
     settings = lightning_nlp.GenerationConfig(**{"max_new_tokens": 6, **generation})
-    if kind == "pairs":
+    end, user, assistant = known.eos_id, id_of("<user>"), id_of("<assistant>")
+    spoken = PromptConfig(before=(user,), after=(end, assistant), end_id=end, system=(id_of("<system>"),))
+    if kind in ENCODER_DECODERS:
         backbone = lightning_nlp.TransformerConfig(**shape, arrangement="encoder_decoder", decoder_start_id=1)
-        task = lightning_nlp.SequenceToSequence(backbone, generation=settings)
+        more = {"prompt": spoken} if kind == "listener" else {}
+        task = getattr(lightning_nlp, ENCODER_DECODERS[kind])(backbone, generation=settings, **more)
     elif kind == "classes":
         backbone = lightning_nlp.TransformerConfig(**shape, arrangement="encoder")
         task = lightning_nlp.TextClassification(backbone, labels=["a", "b"])
     else:
-        end, user, assistant = known.eos_id, id_of("<user>"), id_of("<assistant>")
-        prompt = {
-            "text": PromptConfig(),
-            "prefix": PromptConfig(after=(end,), bidirectional=True),
-            "talk": PromptConfig(before=(user,), after=(end, assistant), end_id=end, system=(id_of("<system>"),)),
-        }[kind]
+        prefix = PromptConfig(after=(end,), bidirectional=True)
+        prompt = {"text": PromptConfig(), "prefix": prefix, "talk": spoken}[kind]
         backbone = lightning_nlp.TransformerConfig(**shape, arrangement="decoder")
         task = lightning_nlp.CausalLM(backbone, generation=settings, prompt=prompt)
     task.configure_model()
@@ -88,7 +89,7 @@ def answer_to(task, text):
     """What the head itself answers."""
     head, backbone = task.head, task.backbone
     if isinstance(task, lightning_nlp.SequenceToSequence):
-        return head.answers(backbone, torch.tensor([head.encode_source(text)]))[0]
+        return head.write(backbone, [head.encode_source(text)], head.generation)[0]
     (new,) = head.continuations(backbone, [head.encode_prompt(text)], head.generation)
     return head.tokenizer.decode(new)
 
@@ -104,7 +105,7 @@ def said_by(monkeypatch, *texts):
         settings = lightning_nlp.GenerationConfig(max_new_tokens=max(len(tokens), 1))
         return plain(backbone, logits, prompts, settings, **{**options, "prefixes": [tokens]})
 
-    for name in ("causal_lm", "sequence_to_sequence"):
+    for name in ("continuing", "sequence_to_sequence"):
         monkeypatch.setattr(f"lightning_nlp.tasks.{name}.hypotheses", scripted)
     return given
 
@@ -146,14 +147,18 @@ def test_a_person_is_invited_and_a_pipe_is_not(command):
 @pytest.mark.parametrize(
     ("verb", "kind", "message"),
     [
-        ("translate", "classes", "is a TextClassification: translate needs a model that writes a text for a text"),
+        ("translate", "classes", "is a TextClassification: translate needs a model of translation"),
         ("generate", "classes", "is a TextClassification: generate needs a model that writes text"),
-        ("chat", "classes", "is a TextClassification: chat needs a model of dialogues"),
-        ("translate", "text", "is a CausalLM: translate needs a model that writes a text for a text; try `lightning-nlp generate`"),
-        ("summarise", "talk", "is a CausalLM: summarise needs a model that writes a text for a text; try `lightning-nlp chat`"),
-        ("chat", "text", "is a CausalLM: chat needs a model of dialogues; try `lightning-nlp generate`"),
-        ("chat", "prefix", "is a CausalLM: chat needs a model of dialogues; try `lightning-nlp translate`"),
-        ("chat", "pairs", "is a SequenceToSequence: chat needs a model of dialogues; try `lightning-nlp translate`"),
+        ("chat", "classes", "is a TextClassification: chat needs a model of conversations"),
+        ("translate", "text", "is a CausalLM: translate needs a model of translation; try `lightning-nlp generate`"),
+        ("summarise", "talk", "is a CausalLM: summarise needs a model of summaries; try `lightning-nlp chat`"),
+        ("chat", "text", "is a CausalLM: chat needs a model of conversations; try `lightning-nlp generate`"),
+        ("chat", "prefix", "is a CausalLM: chat needs a model of conversations; try `lightning-nlp translate`"),
+        ("chat", "pairs", "is a SequenceToSequence: chat needs a model of conversations; try `lightning-nlp translate`"),
+        ("summarise", "Translation", "is a Translation: summarise needs a model of summaries; try `lightning-nlp translate`"),
+        ("translate", "Summarization", "is a Summarization: translate needs a model of translation; try `lightning-nlp summarise`"),
+        ("translate", "SpanDenoising", "is a SpanDenoising: translate needs a model of translation; try `lightning-nlp generate`"),
+        ("translate", "listener", "is a Dialogue: translate needs a model of translation; try `lightning-nlp chat`"),
     ],
 )  # fmt: skip
 def test_a_run_of_another_kind_is_refused(command, verb, kind, message):
@@ -228,7 +233,7 @@ def test_names_of_masks_and_sentinels(command, monkeypatch):
     task, seen = make("pairs"), []
     plain = task.head.hypotheses
     monkeypatch.setattr(
-        task.head, "hypotheses", lambda backbone, source, **more: seen.append(source[0].tolist()) or plain(backbone, source, **more)
+        task.head, "hypotheses", lambda backbone, rows, *more, **options: seen.extend(rows) or plain(backbone, rows, *more, **options)
     )  # fmt: skip
     command("generate", "pairs", b"", "--prompt", "a <extra_id_0><mask>", task=task)
     command("translate", "pairs", "<mask>\n", task=task)
@@ -288,6 +293,17 @@ def test_a_conversation_with_an_instruction(command, monkeypatch):
     opening = [1, id_of("<system>"), *tokenizer().encode("s"), 2]
     assert all(prompt[: len(opening)] == opening for prompt in given)
     assert len(given[1]) == len(given[0])
+
+
+def test_an_encoder_that_listens(command, monkeypatch):
+    task, seen = make("listener"), []
+    plain = task.head.hypotheses
+    said_by(monkeypatch, "b", "d")
+    monkeypatch.setattr(task.head, "hypotheses", lambda backbone, rows, *more, **o: seen.extend(rows) or plain(backbone, rows, *more, **o))  # fmt: skip
+    assert command("chat", "listener", "a\nc\n", task=task)[:2] == (0, "b\nd\n")
+    encode, end, user, assistant = tokenizer().encode, 2, id_of("<user>"), id_of("<assistant>")
+    first = [user, *encode("a"), end, assistant]
+    assert seen == [[*first, end], [*first, *encode("b"), end, user, *encode("c"), end, assistant, end]]
 
 
 def test_what_a_conversation_cannot_use_is_said_and_it_goes_on(command, monkeypatch):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
+import lightning_nlp
 from lightning_nlp.data.objectives.dialogue import Turn, dialogue
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError
@@ -19,8 +21,13 @@ BOS, END = TOKENIZER.bos_id, TOKENIZER.eos_id
 PROMPT = PromptConfig(before=(USER,), after=(END, ASSISTANT), end_id=END, system=(SYSTEM,))
 
 
-def talk(max_length=99, answer_length=10, prompt=PROMPT, **given):
-    return Conversation(prompt, TOKENIZER, max_length, answer_length, **given)
+def talk(max_length=99, answer_length=10, prompt=PROMPT, arrangement="decoder", **given):
+    config = lightning_nlp.TransformerConfig(
+        arrangement=arrangement, n_layers=1, d_model=8, n_heads=1, max_length=max_length
+    )
+    head = lightning_nlp.Dialogue(config, prompt=prompt).head
+    head.tokenizer = TOKENIZER
+    return Conversation(head, types.SimpleNamespace(config=config), answer_length, **given)
 
 
 def said(conversation, *pairs):
@@ -47,6 +54,17 @@ def test_a_prompt_is_the_beginning_of_a_training_text(pairs, system):
     prompt = said(talk(999, system=system), *spoken).ask("now")
     assert prompt == trained.tokens.tolist()[: len(prompt)]
     assert trained.labels.tolist()[len(prompt) - 1 :] == [*TOKENIZER.encode("yes"), END]
+
+
+def test_an_encoder_reads_the_same_between_other_ends():
+    """An answer is written elsewhere: nothing is dropped for it."""
+    spoken = ("a", "b"), ("c", "d")
+    assert shown(said(talk(22, 11, arrangement="encoder_decoder"), *spoken).ask("e")) == "Ua$Ab$Uc$Ad$Ue$A$"
+    assert shown(said(talk(17, 11, arrangement="encoder_decoder"), *spoken).ask("e")) == "Ua$Ab$Uc$Ad$Ue$A$"
+    assert shown(said(talk(16, 11, arrangement="encoder_decoder"), *spoken).ask("e")) == "Ab$Uc$Ad$Ue$A$"
+    assert shown(talk(16, 11, arrangement="encoder_decoder").ask("x" * 12)) == f"U{'x' * 12}$A$"
+    with pytest.raises(ConfigError, match="the message has 13 tokens, the model takes 12"):
+        talk(16, 11, arrangement="encoder_decoder").ask("x" * 13)
 
 
 def test_turns_are_kept_and_forgotten():
