@@ -48,6 +48,7 @@ SCHEDULES = {
     "constant": "lightning_nlp.optim.schedules:constant",
     "linear": "lightning_nlp.optim.schedules:linear",
     "cosine": "lightning_nlp.optim.schedules:cosine",
+    "inverse_sqrt": "lightning_nlp.optim.schedules:inverse_sqrt",
 }
 BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
