@@ -26,9 +26,8 @@ def each_line(answer: Callable[[str], None], about: str = "", *, aligned: bool =
         Exit code 0, at the end of the input.
     """
     person = sys.stdin.isatty()
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)  # bytes that are no text are a bad line, not the end
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are a bad line, not the end
     if person and about:
         print(about, file=sys.stderr)
     number, blank = 0, aligned and not person

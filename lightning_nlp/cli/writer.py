@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import sys
 from typing import Any
 
@@ -74,6 +75,8 @@ class Writer:
         self.generation = changed(head.generation, options, words or None)
         self.prefix = None if options.prefix is None else encode_named(self.tokenizer, options.prefix, self.names)
         self.scores: bool = getattr(options, "scores", False)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a character that a terminal does not know is no reason to stop
 
     def read(self, text: str, *, named: bool = False) -> list[int]:
         """Token ids that the model is given for a text.

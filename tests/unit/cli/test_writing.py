@@ -268,6 +268,20 @@ def test_a_text_that_ends_at_once_is_an_empty_line(command, monkeypatch, beams):
     assert command("translate", "pairs", "one\ntwo\n", task=banned) == (0, "\n\n", [])
 
 
+@pytest.mark.parametrize(("kind", "what"), [("pairs", "source"), ("prefix", "prompt"), ("talk", "prompt")])
+def test_there_is_no_answer_to_nothing(command, kind, what):
+    line = f"lightning-nlp: error: the {what} is empty: give some text"
+    assert command("generate", kind, b"", "--prompt", "") == (2, "", [line])
+
+
+def test_a_terminal_that_does_not_know_a_character(command, monkeypatch):
+    said_by(monkeypatch, "né日")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert command("generate", "text", b"", "--prompt", "a")[0] == 0
+    assert shown.buffer.getvalue() == "ané?\n".encode("latin-1")
+
+
 def test_a_continuation_of_a_long_prompt_says_what_was_read(command):
     code, out, err = command("generate", "text", b"", "--prompt", "x" * 50)
     assert code == 0 and out.startswith("x" * 50)
