@@ -181,7 +181,7 @@ class Processors:
         if config.no_repeat_ngram_size:
             scope = config.no_repeat_ngram_scope
             if scope == "source" and source is None:
-                raise ConfigError("generation.no_repeat_ngram_scope is source, but no source tokens were given: use prompt")
+                raise ConfigError("generation.no_repeat_ngram_scope is source, but no source tokens were given")
             counted = source if scope == "source" else None
             self.steps.append(NoRepeatNgram(config.no_repeat_ngram_size, scope != "new", counted))
         if config.bad_words:
