@@ -44,7 +44,9 @@ class CausalLMHead(ContinuingHead):
         self.metrics = LanguageModelMetrics()  # type: ignore[assignment]
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
-        loss_sum, count = self.loss(backbone, self.hidden(backbone, batch), batch["labels"])
+        hidden = self.hidden(backbone, batch)
+        self.observe(backbone, batch, hidden)
+        loss_sum, count = self.loss(backbone, hidden, batch["labels"])
         self.metrics.update(loss_sum, count, batch["bytes"].sum())
 
     def signatures(self) -> dict[str, str]:
