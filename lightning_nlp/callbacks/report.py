@@ -27,6 +27,8 @@ class Report(Callback):
         self.number = number
         self.examples: dict[str, dict[str, Any]] = {}
         """Of each head: ``score``, ``worst``, ``random``."""
+        self.details: dict[str, dict[str, dict[str, float]]] = {}
+        """Of each head that has some: a table with a row a class."""
 
     def _begin(self, module: Any) -> None:
         for head in getattr(module, "heads", {}).values():
@@ -34,6 +36,8 @@ class Report(Callback):
 
     def _end(self, module: Any) -> None:
         for name, head in getattr(module, "heads", {}).items():
+            if details := head.details():
+                self.details[name] = details
             self.examples[name] = {"score": head.example_score, **head.chosen(module.backbone, module.device)}
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -59,18 +63,27 @@ class Report(Callback):
         Returns:
             The Markdown file.
         """
-        write_json(directory / f"{name}.json", {**found, "examples": self.examples})
-        write_text(directory / f"{name}.md", markdown(name, found, self.examples))
+        write_json(directory / f"{name}.json", {**found, "details": self.details, "examples": self.examples})
+        write_text(directory / f"{name}.md", markdown(name, found, self.details, self.examples))
         return directory / f"{name}.md"
 
 
-def markdown(name: str, found: dict[str, Any], examples: dict[str, dict[str, Any]]) -> str:
-    """The report for people: a table of metrics, then examples with long texts shortened."""
+def markdown(
+    name: str, found: dict[str, Any], details: dict[str, dict[str, Any]], examples: dict[str, dict[str, Any]]
+) -> str:
+    """The report for people: a table of metrics, one of classes where there are some, then examples, shortened."""
     lines = [f"# {name}", "", f"Checkpoint `{found['checkpoint']}`, step {found['step']}.", ""]
     lines += ["| metric | value | how |", "|---|---|---|"]
     for metric, value in found["metrics"].items():
         signature = found["signatures"].get(metric.rpartition("/")[2], "")
         lines.append(f"| {metric} | {value:.6g} | {cell(signature)} |")
+    for rows in details.values():
+        names = list(next(iter(rows.values())))
+        lines += ["", f"| class | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+        lines += [
+            f"| {escaped(row)} | {' | '.join(f'{value:.4g}' for value in values.values())} |"
+            for row, values in rows.items()
+        ]
     for head, chosen in examples.items():
         of = f" of {head}" if len(examples) > 1 else ""
         lines += ["", f"## Worst examples{of}", "", f"The highest {chosen['score']} first."]
@@ -115,4 +128,9 @@ def one_line(text: str) -> str:
 
 def cell(text: str) -> str:
     """A signature in a table, whose columns are also made by ``|``."""
-    return f"`{text}`".replace("|", "\\|") if text else ""
+    return f"`{escaped(text)}`" if text else ""
+
+
+def escaped(text: str) -> str:
+    """In a table, ``|`` would begin a column."""
+    return one_line(text).replace("|", "\\|")

@@ -156,7 +156,7 @@ class AnsweringHead(TokenHead):
         decoded = decoding_signature(self.evaluated_generation)
         rows = "all" if self.thorough else f"first {self.decode_examples}"
         texts = {name: f"{how}|{decoded}|rows:{rows}" for name, how in self.texts.signatures().items()}
-        return {"loss": tokens, "token_accuracy": tokens, **texts}
+        return {**dict.fromkeys(("loss", "perplexity", "token_accuracy"), tokens), **texts}
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What is written for each source, beside its reference where that is known."""

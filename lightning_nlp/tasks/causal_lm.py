@@ -50,7 +50,7 @@ class CausalLMHead(ContinuingHead):
         self.metrics.update(loss_sum, count, batch["bytes"].sum())
 
     def signatures(self) -> dict[str, str]:
-        return {"loss": self.metrics.signature}
+        return dict.fromkeys(self.metric_names, self.metrics.signature)
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The continuation of each text, or the answer to it; log-likelihood (nats) of a text that has labels."""

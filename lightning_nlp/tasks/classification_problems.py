@@ -22,8 +22,7 @@ class SingleLabel:
     """One class: cross-entropy of ``labels [B]`` (int64, -100: padding row)."""
 
     metric_names: tuple[str, ...] = ("loss", "accuracy", "macro_f1", "mcc")
-    signed: tuple[str, ...] = ("macro_f1",)
-    """Metrics whose definition the metrics' signature is."""
+    loss_signature: str = "per:text|base:e"
     loss_name: str = "loss of the right class"
     """What the worst texts are the worst by."""
 
@@ -72,7 +71,7 @@ class MultiLabel(SingleLabel):
 
     metric_names = ("loss", "micro_f1", "macro_f1", "exact_match")
     loss_name = "loss a label"
-    signed = metric_names[1:]
+    loss_signature = "per:label|base:e"
 
     def check(self) -> None:
         if not self.labels:
@@ -106,7 +105,7 @@ class Regression(SingleLabel):
 
     metric_names = ("loss", "pearson", "spearman")
     loss_name = "squared error"
-    signed = metric_names[1:]
+    loss_signature = "per:text|squared error"
 
     def check(self) -> None:
         if self.labels:

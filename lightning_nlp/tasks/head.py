@@ -65,6 +65,10 @@ class Head(nn.Module):
         """How each metric was computed, for reports."""
         return {}
 
+    def details(self) -> dict[str, dict[str, float]]:
+        """A table for reports of the last :meth:`compute`: numbers of each class, where there are classes."""
+        return {}
+
     def reset(self) -> None:
         """Forget all evaluation batches."""
 

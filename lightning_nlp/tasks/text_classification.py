@@ -15,6 +15,7 @@ from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.examples import Record
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
+from lightning_nlp.metrics.regression import RegressionMetrics
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule
@@ -128,7 +129,13 @@ class TextClassificationHead(Head):
         self.losses.reset()
 
     def signatures(self) -> dict[str, str]:
-        return dict.fromkeys(self.asked.signed, str(self.metrics.signature))
+        return {"loss": self.asked.loss_signature, **self.metrics.signatures}  # type: ignore[dict-item]
+
+    def details(self) -> dict[str, dict[str, float]]:
+        if isinstance(self.metrics, RegressionMetrics):  # a number has no classes
+            return {}
+        each: list[dict[str, float]] = self.metrics.each()  # type: ignore[operator]
+        return dict(zip(self.asked.labels, each, strict=True)) if each else {}
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What is said of each text, with the scores it was chosen by."""
