@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
 from lightning_nlp.callbacks.checkpoints import Checkpoints
+from lightning_nlp.callbacks.pictures import Pictures  # noqa: F401 - its short name works in YAML once it is imported
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.callbacks.report import Report
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake

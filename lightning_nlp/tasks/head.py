@@ -69,6 +69,10 @@ class Head(nn.Module):
         """A table for reports of the last :meth:`compute`: numbers of each class, where there are classes."""
         return {}
 
+    def confusion(self) -> tuple[Tensor, list[str]] | None:
+        """Counts ``[C, C]`` of right classes (rows) and predicted ones at the last :meth:`compute`, and their names."""
+        return None
+
     def reset(self) -> None:
         """Forget all evaluation batches."""
 

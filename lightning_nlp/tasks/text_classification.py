@@ -13,6 +13,7 @@ from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.classification import ClassificationMetrics
 from lightning_nlp.metrics.examples import Record
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
 from lightning_nlp.metrics.regression import RegressionMetrics
@@ -136,6 +137,11 @@ class TextClassificationHead(Head):
             return {}
         each: list[dict[str, float]] = self.metrics.each()  # type: ignore[operator]
         return dict(zip(self.asked.labels, each, strict=True)) if each else {}
+
+    def confusion(self) -> tuple[Tensor, list[str]] | None:
+        if not isinstance(self.metrics, ClassificationMetrics) or self.metrics.computed is None:
+            return None
+        return self.metrics.computed, self.asked.labels
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What is said of each text, with the scores it was chosen by."""
