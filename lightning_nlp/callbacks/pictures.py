@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -48,6 +49,18 @@ class Pictures(Callback):
         self.attention, self.layers, self.most_tokens, self.confusion = attention, layers, most_tokens, confusion
         self._rows: list[tuple[str, dict[str, Any]]] = []
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Before anything is trained: a layer that is not there.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        config: Any = getattr(pl_module, "config", None)  # a module of one's own has none
+        count = getattr(config, "n_layers", 0)
+        for layer in self.layers if count else []:
+            if not -count <= layer < count:
+                raise ConfigError(f"Pictures: there is no layer {layer}, the model has {count}")
+
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
@@ -82,6 +95,11 @@ class Pictures(Callback):
             figures |= self._attention(module, rows[min(number, len(rows) - 1)], number, trainer.is_global_zero)
         if not trainer.is_global_zero:
             return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a letter the font lacks becomes a box
+            self._hand_over(trainer, figures, split)
+
+    def _hand_over(self, trainer: Any, figures: Figures, split: str) -> None:
         for title, figure in figures.items():
             for logger in trainer.loggers:
                 writer = getattr(logger, "experiment", None)

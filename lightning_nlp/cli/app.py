@@ -20,7 +20,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
 from lightning_nlp.callbacks.checkpoints import Checkpoints
-from lightning_nlp.callbacks.pictures import Pictures  # noqa: F401 - its short name works in YAML once it is imported
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.callbacks.report import Report
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
@@ -59,10 +58,9 @@ class CommandLine(LightningCLI):
         self.command_args = args
         self.run: RunDirectory | None = None
         self.checkpoint: manifest.Checkpoint | None = None
-        for task in registry.TASKS:  # short class names work in YAML once their classes are imported
-            registry.load(registry.TASKS, task)
-        for data in registry.DATA:
-            registry.load(registry.DATA, data)
+        for known in (registry.TASKS, registry.DATA, registry.CALLBACKS):
+            for name in known:  # short class names work in YAML once their classes are imported
+                registry.load(known, name)
         super().__init__(
             model_class=TaskModule,
             datamodule_class=TextDataModule,
