@@ -48,10 +48,12 @@ SCHEDULES = {
     "constant": "lightning_nlp.optim.schedules:constant",
     "linear": "lightning_nlp.optim.schedules:linear",
     "cosine": "lightning_nlp.optim.schedules:cosine",
+    "inverse_sqrt": "lightning_nlp.optim.schedules:inverse_sqrt",
 }
 BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
     "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
+    "stdlib_summaries": "lightning_nlp.data.builders.stdlib_summaries:build",
     "numbers": "lightning_nlp.data.builders.numbers:build",
     "number_chat": "lightning_nlp.data.builders.number_chat:build",
     "number_facts": "lightning_nlp.data.builders.number_facts:build",

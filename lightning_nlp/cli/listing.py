@@ -45,6 +45,7 @@ DESCRIPTIONS = {
     "constant": "warm-up, then the same learning rate",
     "linear": "warm-up, then a straight line to `final`",
     "cosine": "warm-up, then half a cosine to `final`",
+    "inverse_sqrt": "warm-up, then 1 / sqrt(step) (Vaswani); needs no end",
     "bleu": "word n-grams of translations, as sacreBLEU's, 0 to 100",
     "chrf": "character n-grams of translations, as sacreBLEU's, 0 to 100; chrF++ with word_order 2",
     "ter": "edits a word, as sacreBLEU's, in percent; lower is better",
@@ -69,6 +70,7 @@ DESCRIPTIONS = {
     "bart": "BART, encoder-decoder",
     "marian": "Marian (Opus-MT), encoder-decoder",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
+    "stdlib_summaries": "summarisation: documentation strings -> the line they begin with",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
 }
 PARTS = {

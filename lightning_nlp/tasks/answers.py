@@ -109,7 +109,7 @@ class AnsweringHead(TokenHead):
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         """Token scores of all rows, and the texts of those that are decoded."""
         super().update(backbone, batch)
-        if self.tokenizer is None:
+        if self.tokenizer is None or "places" not in batch:
             return
         rows = []
         for row, place in enumerate(batch["places"].tolist()):
