@@ -13,7 +13,7 @@ from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, 
 from lightning_nlp.data.tokenizers.config import TokenizerConfig, special
 from lightning_nlp.data.tokenizers.token_bytes import TokenBytes
 from lightning_nlp.data.whole_rows import WholeRowsData
-from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 
 ROLES = {"system": "<system>", "user": "<user>", "assistant": "<assistant>"}
@@ -158,10 +158,7 @@ class DialogueData(WholeRowsData):
         return turns
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
-        try:
-            return [text for _, text in self.with_response(row)]
-        except DataError:  # whether it stops the run is decided where it is used
-            return []
+        return [text for _, text in self.with_response(row)]
 
     def encoded(self, conversations: list[list[tuple[str, str]]]) -> list[list[Turn]]:
         """Conversations as tokens."""

@@ -51,18 +51,26 @@ def parse_json(content: bytes) -> Values | BadRow:
         values, end = DECODE(text)
         if end != len(text):
             return BadRow("malformed_json", "malformed JSON (Extra data)")
-    except json.JSONDecodeError as error:
-        return BadRow("malformed_json", f"malformed JSON ({error.msg})")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        return BadRow("malformed_json", f"malformed JSON ({str(error).split(';')[0]})")
-    return check_object(values, content)
+    except (ValueError, RecursionError) as error:
+        return BadRow("malformed_json", malformed(error))
+    return check_object(values, may_have_halves(content))
 
 
-def check_object(values: Any, content: bytes) -> Values | BadRow:
-    """An object of whole characters."""
+def malformed(error: ValueError | RecursionError) -> str:
+    """What the JSON parser met: no JSON, a number of thousands of digits, or thousands of brackets."""
+    return f"malformed JSON ({getattr(error, 'msg', None) or str(error).split(';')[0]})"
+
+
+def may_have_halves(content: bytes) -> bool:
+    """Whether half a surrogate pair may be in it, as far as can be told without parsing."""
+    return b"\\u" in content and HALF_SURROGATE.search(content) is not None
+
+
+def check_object(values: Any, suspicious: bool) -> Values | BadRow:
+    """An object of whole characters; only a ``suspicious`` one is looked through."""
     if not isinstance(values, dict):
         return BadRow("not_an_object", "not a JSON object")
-    if b"\\u" in content and HALF_SURROGATE.search(content):
+    if suspicious:
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -83,6 +91,8 @@ def cells_of(content: bytes, separator: str, quotes: bool) -> list[str] | BadRow
     except csv.Error as error:
         reason = "a quote is never closed" if "unexpected end" in str(error) else str(error)
         return BadRow("malformed_table", f"malformed table ({reason}); where quotes are text, set data.reading.quotes")
+    if len(rows) != 1:
+        return BadRow("malformed_table", "malformed table (a line ends with a carriage return alone)")
     return rows[0]
 
 

@@ -88,12 +88,17 @@ class Files:
         """The files that hold anything.
 
         Raises:
-            DataError: all of them are empty, or one is damaged.
+            DataError: all of them are empty or damaged, or one is damaged and must not be.
         """
-        filled = [number for number, path in enumerate(self.paths) if path.stat().st_size]
+        filled = [number for number in range(len(self.paths)) if self._filled(number)]
         if not filled:
             raise DataError(f"the {self.split} data has no rows: {self.paths[0]} is empty")
-        return [self._guarded(number) for number in filled]
+        return some_whole([self._guarded(number) for number in filled])
+
+    def _filled(self, number: int) -> bool:
+        """Whether there is anything in a file, or in the one aligned with it."""
+        sides = [self.paths[number], *([self.targets[number]] if self.targets else [])]
+        return any(side.stat().st_size for side in sides)
 
     @functools.cached_property
     def _large(self) -> bool:
@@ -139,6 +144,8 @@ class Files:
             found = parsing.cells_of(heading, separator, quotes)
             if isinstance(found, BadRow):
                 raise DataError(f"{path} row 1: {found.reason}")
+            if any("\r" in name for name in found):
+                raise DataError(f"{path}: its lines end with a carriage return alone: write newlines instead")
             header, names = True, found
         else:
             header = False
@@ -182,7 +189,7 @@ class Files:
                 part = DamagedFile(part.path, error)
                 sizes.append(len(part))
             parts.append(part)
-        return parts, np.cumsum(sizes)
+        return some_whole(parts), np.cumsum(sizes)
 
     def __len__(self) -> int:
         return int(self._numbered[1][-1])
@@ -285,7 +292,7 @@ class DamagedFile:
     """A file that cannot be read: one bad row."""
 
     def __init__(self, path: Path, error: Exception) -> None:
-        self.path, self._row = path, unreadable(error)
+        self.path, self.error, self._row = path, error, unreadable(error)
         self.columns: list[str] | None = None
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
@@ -306,6 +313,19 @@ class DamagedFile:
 
     def place(self, number: int, line: int = 0) -> str:
         return str(self.path)
+
+
+def some_whole(parts: list[RowFile]) -> list[RowFile]:
+    """``parts``, unless none of them can be read.
+
+    Raises:
+        DataError: what is wrong with the first one.
+    """
+    damaged = [part for part in parts if isinstance(part, DamagedFile)]
+    if damaged and len(damaged) == len(parts):
+        error = damaged[0].error
+        raise error if isinstance(error, DataError) else broken(damaged[0].path, error) from error
+    return parts
 
 
 def permanent(error: Exception) -> bool:

@@ -38,7 +38,7 @@ CASES = {
     "no files of that format": ({"a.txt": "x"}, "", {"format": "csv"}, ConfigError, "'DIR' holds no csv files"),
     "empty glob": ({"a.txt": "x"}, "*.csv", {}, ConfigError, "'DIR/*.csv' matches no files"),
     "empty file": ({"a.jsonl": ""}, "a.jsonl", {}, DataError, "the train data has no rows: DIR/a.jsonl is empty"),
-    "blank file": ({"a.jsonl": "\n\n"}, "a.jsonl", {}, DataError, "the train data has no rows: DIR/a.jsonl is blank"),
+    "blank file": ({"a.jsonl": "\n\n"}, "a.jsonl", {}, DataError, "the train data has no rows: DIR/a.jsonl holds none"),
     "only a heading": ({"a.csv": "text,label\n"}, "a.csv", {}, DataError, "the train data has no rows"),
     "mixed formats": (
         {"a.csv": "text\nx\n", "b.jsonl": GOOD}, "", {}, ConfigError, "holds csv and jsonl files: set data.format",
