@@ -204,7 +204,7 @@ def open_splits(
                 config.filters or (),
                 policy.also,
                 headed=found.headed,
-            )  # fmt: skip
+            )
             for part in held or [name]
         }
         if config.streaming:
