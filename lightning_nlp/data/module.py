@@ -18,7 +18,7 @@ from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.arithmetic import batch_size
 from lightning_nlp.data.order.budget import MULTIPLE
 from lightning_nlp.data.order.bulk import BulkStream
-from lightning_nlp.data.order.joined import rows_in_turn, open_mixture
+from lightning_nlp.data.order.joined import open_mixture, rows_in_turn
 from lightning_nlp.data.order.lanes import Row
 from lightning_nlp.data.order.mixture import MixtureConfig
 from lightning_nlp.data.order.position import Position

@@ -42,16 +42,17 @@ class CausalLMHead(TokenHead):
         self.sample_prompts = sample_prompts
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         if (found := facts.get("prompt")) is not None:
             self.prompt = made(PromptConfig, found)
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        self.metrics = LanguageModelMetrics()  # type: ignore[assignment]
+        self.metrics = LanguageModelMetrics(self.sources)  # type: ignore[assignment]
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         loss_sum, count = self.loss(backbone, self.hidden(backbone, batch), batch["labels"])
-        self.metrics.update(loss_sum, count, batch["bytes"].sum())
+        self.metrics.update(loss_sum, count, batch["bytes"].sum(), batch.get("origin"))
 
     def signatures(self) -> dict[str, str]:
         return {"loss": self.metrics.signature}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -44,6 +45,7 @@ class SequenceToSequenceHead(TokenHead):
         self._shown: dict[int, tuple[list[int], str]] = {}
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         self.damage = facts.get("damage", "")
 
     def build(self, config: TransformerConfig) -> None:
@@ -111,8 +113,7 @@ class SequenceToSequenceHead(TokenHead):
             self.exact_match.update(found, [references[row] for row in rows])
 
     def compute(self) -> dict[str, float]:
-        values = super().compute()
-        values["token_accuracy"] = values.pop("accuracy")
+        values = {re.sub(r"\baccuracy$", "token_accuracy", name): value for name, value in super().compute().items()}
         return {**values, **(self.exact_match.compute() if self.decode_examples else {})}
 
     def reset(self) -> None:

@@ -131,7 +131,7 @@ CASES = {
         "(columns: so good, 1); without a heading, name them: --data.reading.column_names '[text, label]'",
     ),
     "a long line for a heading": (
-        {"a.tsv": "word " * 1000 + "\t1\n"}, "a.tsv", {}, ConfigError, "word word ..., 1)",
+        {"a.tsv": "word " * 1000 + "\t1\nx\t0\n"}, "a.tsv", {}, ConfigError, "word word ..., 1)",
     ),
     "nothing compressed": ({"a.txt.gz": b"plain text"}, "a.txt.gz", {}, DataError, "DIR/a.txt.gz: "),
     "nothing compressed, tolerated": (
