@@ -44,9 +44,11 @@ class Columns:
         headed: bool = False,
     ) -> None:
         self.name, self.fields, self.optional = name, fields, optional
+        self._name = f"{name}:"
         self.filters, self.also = filters, also
         self._plain = "empty" not in also
         self._own_id = "id" not in fields
+        self._pairs = tuple(fields.items())
         if known is None:
             return
         for field, column in fields.items():
@@ -73,11 +75,11 @@ class Columns:
         if isinstance(values, BadRow):
             return {"id": f"{self.name}:{number}", "number": number, "bad": values}
         identity = values.get("id") if self._own_id else None
-        found: Row = {"id": f"{self.name}:{number}" if identity is None else str(identity), "number": number}
+        found: Row = {"id": f"{self._name}{number}" if identity is None else str(identity), "number": number}
         for each in self.filters:
             if not each.keeps(values.get(each.column)):
                 return {**found, "bad": LEFT_OUT}
-        for field, column in self.fields.items():
+        for field, column in self._pairs:
             value = values.get(column)
             if type(value) is str and value and "\0" not in value and self._plain:  # nearly always
                 found[field] = value

@@ -104,10 +104,15 @@ def parse_cells(names: list[str], separator: str, quotes: bool) -> Parse:
         if isinstance(cells, BadRow):
             return cells
         if len(cells) != len(names):
-            return BadRow("cell_count", f"{len(cells)} cells instead of {len(names)}")
+            return wrong_count(cells, names)
         return dict(zip(names, cells, strict=True))
 
     return parse
+
+
+def wrong_count(cells: list[str], names: list[str]) -> BadRow:
+    """What is wrong with a row that has too many cells, or too few."""
+    return BadRow("cell_count", f"{len(cells)} cells instead of {len(names)}")
 
 
 def limited(parse: Parse, limit: int) -> Parse:

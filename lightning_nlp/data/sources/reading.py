@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from lightning_nlp.data.sources.files import inner_name
 from lightning_nlp.data.sources.json_arrays import JsonArray, is_array
 from lightning_nlp.data.sources.pairs import PairedFiles
 from lightning_nlp.data.sources.parsing import Values
+from lightning_nlp.data.sources.table_rows import table_rows
 from lightning_nlp.data.sources.text_files import RowFile, TextFile
 from lightning_nlp.errors import ConfigError, DataError
 
@@ -137,7 +138,7 @@ class Files:
 
     def _table(self, path: Path, limit: int) -> TextFile:
         separator, quotes, names = "\t" if self.kind == "tsv" else ",", self.reading.quotes, self.reading.column_names
-        cut = records.table(separator) if quotes else records.rows_without_quotes
+        cut = records.table(separator if quotes else None)
         if names is None:
             with open_bytes(path) as stream:
                 _, _, heading = next(cut(stream, 0, limit), (0, 0, b""))
@@ -150,10 +151,15 @@ class Files:
         else:
             header = False
         parse = parsing.limited(parsing.parse_cells(names, separator, quotes), limit)
-        settings = f"{self.kind} {quotes} {header}"
+        settings, columns = f"{self.kind} {quotes} {header}", names
+
+        def rows(stream: BinaryIO, offset: int, skip: bool) -> Iterator[tuple[int, Values | BadRow]]:
+            return table_rows(stream, offset, limit, columns, separator, quotes, parse, skip)
+
         return TextFile(
-            path, cut, parse, limit, settings, heading=header, columns=names, by_lines=not quotes, keep=self._large
-        )
+            path, cut, parse, limit, settings,
+            heading=header, columns=columns, by_lines=not quotes, rows=rows, keep=self._large,
+        )  # fmt: skip
 
     # Columns --------------------------------------------------------------------------------------------------
 
@@ -262,10 +268,11 @@ class FilesCursor:
         return self
 
     def __next__(self) -> Values | BadRow:
-        while self._part < len(self._files.parts):
-            part = self._files.parts[self._part]
+        while True:
             if self._rows is None:
-                self._rows = part.scan(self._mark)
+                if self._part == len(self._files.parts):
+                    raise StopIteration
+                self._rows = self._files.parts[self._part].scan(self._mark)
             try:
                 self._mark, values = next(self._rows)
                 return values
@@ -275,10 +282,9 @@ class FilesCursor:
                 if not permanent(error):
                     raise
                 if not self._files.tolerant:
-                    raise broken(part.path, error) from error
+                    raise broken(self._files.parts[self._part].path, error) from error
                 self._skip_to_next()
                 return unreadable(error)
-        raise StopIteration
 
     def _skip_to_next(self) -> None:
         self._part, self._mark, self._rows = self._part + 1, 0, None
