@@ -6,6 +6,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -169,15 +170,20 @@ class Files:
         for part in self.parts:
             if part.columns is not None:
                 return part.columns
-            known: dict[str, None] = {}
-            for number, (_, values) in enumerate(part.scan(0)):
-                if not isinstance(values, BadRow):
-                    known |= dict.fromkeys(values)
-                if number == FIRST_LOOK:
-                    break
-            if known:
-                return list(known)
+            if known := self._keys_of(part):
+                return known
         return None
+
+    def _keys_of(self, part: RowFile) -> list[str]:
+        """The keys of the first rows of a file."""
+        known: dict[str, None] = {}
+        try:
+            for _, values in islice(part.scan(0), FIRST_LOOK):
+                known |= dict.fromkeys(() if isinstance(values, BadRow) else values)
+        except (OSError, ValueError) as error:
+            if not self.tolerant:
+                raise broken(part.path, error) from error
+        return list(known)
 
     # Access by number -----------------------------------------------------------------------------------------
 
@@ -336,10 +342,7 @@ def some_whole(parts: list[RowFile]) -> list[RowFile]:
 
 def permanent(error: Exception) -> bool:
     """The content is wrong, so that reading it again would end the same."""
-    if isinstance(error, OSError):
-        text = str(error).lower()
-        return any(word in text for word in ("truncated", "inflate failed", "zstd", "corrupt", "deserialize"))
-    return True
+    return not isinstance(error, OSError) or error.errno is None  # of pyarrow; what a system says has a number
 
 
 def unreadable(error: Exception) -> BadRow:
