@@ -42,7 +42,7 @@ def training_stream(data: TextDataModule) -> TrainStream:
         seeds = {name: int(fold((data.order_seed, number))) >> 1 for number, name in enumerate(source.parts)}
         orders = {name: block_order(data, part, seeds[name]) for name, part in source.parts.items()}
         order = "; ".join(f"{name}: {part.fingerprint()}" for name, part in orders.items())
-        order += f"; {data.mixture}"
+        order += f"; {data.mixture.choices}"
         fingerprint = f"mixture={hashlib.sha256(order.encode()).hexdigest()[:16]} lanes={data.lanes}"
     else:
         orders = {"": block_order(data, source, data.order_seed)}
