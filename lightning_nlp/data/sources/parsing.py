@@ -23,9 +23,14 @@ def decoded(content: bytes) -> str | BadRow:
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start)
-        column = error.start - (content.rfind(b"\n", 0, error.start) + 1)
-        return BadRow("invalid_utf8", f"not UTF-8 (byte {column + 1} of the line)", line)
+        return not_utf8(content, error)
+
+
+def not_utf8(content: bytes, error: UnicodeDecodeError) -> BadRow:
+    """Where the first byte stands that is none of UTF-8."""
+    line = content.count(b"\n", 0, error.start)
+    column = error.start - (content.rfind(b"\n", 0, error.start) + 1)
+    return BadRow("invalid_utf8", f"not UTF-8 (byte {column + 1} of the line)", line)
 
 
 def parse_text(content: bytes) -> Values | BadRow:
@@ -43,16 +48,17 @@ def parse_paragraph(content: bytes) -> Values | BadRow:
 
 def parse_json(content: bytes) -> Values | BadRow:
     """One JSON object."""
-    text = decoded(content)
-    if isinstance(text, BadRow):
-        return text
     try:
-        text = text.strip(" \t\r\n")
+        text = content.decode().removeprefix("\ufeff").strip(" \t\r\n")
         values, end = DECODE(text)
-        if end != len(text):
-            return BadRow("malformed_json", "malformed JSON (Extra data)")
+    except UnicodeDecodeError as error:
+        return not_utf8(content, error)
     except (ValueError, RecursionError) as error:
         return BadRow("malformed_json", malformed(error))
+    if end != len(text):
+        return BadRow("malformed_json", "malformed JSON (Extra data)")
+    if type(values) is dict and b"\\u" not in content:  # nearly always
+        return values
     return check_object(values, may_have_halves(content))
 
 
