@@ -48,11 +48,11 @@ class Batch(TypedDict, total=False):
     places: Tensor
     """int64 ``[B]``, number of an evaluated row in its split; -1 in training and for padding rows."""
     texts: list[str]
-    """Raw texts, for predictions."""
+    """Raw texts, of predicted and of evaluated rows."""
     references: list[str | None]
-    """Right answers where they are known, for predictions."""
+    """Right answers where they are known."""
     cut: list[int]
-    """Tokens cut off each text, for predictions."""
+    """Tokens cut off each text."""
     origin: str
     """Evaluated rows of a mixture: the source that all of them are from."""
     task: str
@@ -145,5 +145,13 @@ def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     batch["source_segments"] = torch.from_numpy(real.astype(np.int64))
     padded, everything = batch["padding"]
     batch["padding"] = padded + int(real.size - real.sum()), everything + int(real.size)
-    batch["places"] = torch.tensor([row.place for row in rows])
+    return batch
+
+
+def with_texts(batch: Batch, rows: list[Row]) -> Batch:
+    """The batch of ``rows`` with where they stand and what they read as, for predictions and for scores of texts."""
+    batch["places"] = torch.tensor([row.place for row in rows] or [-1])
+    batch["texts"] = [row.text for row in rows] or [""]
+    batch["references"] = [row.reference for row in rows] or [None]
+    batch["cut"] = [row.cut for row in rows] or [0]
     return batch

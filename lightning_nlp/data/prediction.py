@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.batches import Batches
-from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.collate import Batch, with_texts
 from lightning_nlp.data.evaluation import EvalRows
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.lanes import Row
@@ -57,10 +57,7 @@ def prediction_batches(data: TextDataModule) -> Iterable[Batch]:
         assert data.tokenizer is not None
         batch = data.collate_examples(rows, 0 if data.tokenizer.pad_id is None else data.tokenizer.pad_id)
         batch["task"] = data.task
-        batch["texts"] = [row.text for row in rows] or [""]
-        batch["references"] = [row.reference for row in rows] or [None]
-        batch["cut"] = [row.cut for row in rows] or [0]
-        return batch
+        return with_texts(batch, rows)
 
     rows = EvalRows(
         prediction_source(data),

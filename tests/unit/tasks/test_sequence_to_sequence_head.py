@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lightning_nlp
-from lightning_nlp.data.collate import collate_pairs
+from lightning_nlp.data.collate import collate_pairs, with_texts
 from lightning_nlp.data.objectives import sequence_to_sequence
 from lightning_nlp.data.order.lanes import single
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
@@ -43,8 +43,7 @@ def batch_of(module, pairs=PAIRS):
         example = sequence_to_sequence(encode(source), encode(target), f"p{place}", 30, 30, 1, 2)
         example.place, example.text, example.reference = place, source, target
         rows.append(single(example))
-    texts = {"texts": [row.text for row in rows], "references": [row.reference for row in rows], "cut": [0] * len(rows)}
-    return {**collate_pairs(rows, 0), **texts}
+    return with_texts(collate_pairs(rows, 0), rows)
 
 
 def test_loss_and_accuracy_are_those_of_each_pair_alone():
