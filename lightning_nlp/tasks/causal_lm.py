@@ -41,14 +41,16 @@ class CausalLMHead(ContinuingHead):
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        self.metrics = LanguageModelMetrics()  # type: ignore[assignment]
+        self.metrics = LanguageModelMetrics(self.sources)  # type: ignore[assignment]
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
-        loss_sum, count = self.loss(backbone, self.hidden(backbone, batch), batch["labels"])
-        self.metrics.update(loss_sum, count, batch["bytes"].sum())
+        hidden = self.hidden(backbone, batch)
+        self.observe(backbone, batch, hidden)
+        loss_sum, count = self.loss(backbone, hidden, batch["labels"])
+        self.metrics.update(loss_sum, count, batch["bytes"].sum(), batch.get("origin"))
 
     def signatures(self) -> dict[str, str]:
-        return {"loss": self.metrics.signature}
+        return dict.fromkeys(self.metric_names, self.metrics.signature)
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The continuation of each text, or the answer to it; log-likelihood (nats) of a text that has labels."""

@@ -108,7 +108,7 @@ class SequenceToSequenceHead(AnsweringHead):
     def signatures(self) -> dict[str, str]:
         found = super().signatures()
         if self.damage:
-            found |= {name: f"{found[name]}|{self.damage}" for name in ("loss", "token_accuracy")}
+            found |= {name: f"{found[name]}|{self.damage}" for name in ("loss", "perplexity", "token_accuracy")}
         return found
 
 
