@@ -97,8 +97,7 @@ class AnsweringHead(TokenHead):
         """How evaluation decodes: as predictions are decoded, or greedily while a model is trained."""
         if self.thorough:
             return dataclasses.replace(self.generation, n_best=1)
-        sampling = {"temperature": 0.0, "top_k": None, "top_p": None, "min_p": None, "typical_p": None}
-        return dataclasses.replace(self.generation, beams=1, n_best=1, **sampling)  # type: ignore[arg-type]
+        return self.generation.greedy()
 
     def reference(self, batch: dict[str, Any], row: int) -> str:
         """What should be written: the text of the data where the batch has it, else what the labels spell."""
