@@ -53,6 +53,8 @@ class Batch(TypedDict, total=False):
     """Right answers where they are known."""
     cut: list[int]
     """Tokens cut off each text."""
+    origin: str
+    """Evaluated rows of a mixture: the source that all of them are from."""
     task: str
     """Name of the head this batch is for."""
 

@@ -12,7 +12,7 @@ from lightning_nlp.data.objectives.dialogue import Turn
 from lightning_nlp.data.sources.bad_rows import BadRowError
 from lightning_nlp.data.tokenizers.config import TokenizerConfig, special
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
-from lightning_nlp.errors import ConfigError, DataError, nearest
+from lightning_nlp.errors import ConfigError, nearest
 
 ROLES = {"system": "<system>", "user": "<user>", "assistant": "<assistant>"}
 
@@ -162,11 +162,12 @@ class Speakers:
         return turns
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """The texts of a row for training a tokenizer; none of a bad one."""
-        try:
-            return [text for _, text in self.with_response(row)]
-        except DataError:  # whether it stops the run is decided where it is used
-            return []
+        """The texts of a row for training a tokenizer.
+
+        Raises:
+            BadRowError: it has nothing to learn from.
+        """
+        return [text for _, text in self.with_response(row)]
 
     def encoded(self, tokenizer: Tokenizer, conversations: list[list[tuple[str, str]]]) -> list[list[Turn]]:
         """Conversations as tokens."""

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nlp.metrics.by_source import SumsBySource
 
 
-class LanguageModelMetrics(Metric):
+class LanguageModelMetrics(SumsBySource):
     """Mean loss a token, its exponential, and the tokenizer-independent bits per byte of text."""
 
-    full_state_update = False
     signature = "per:label|base:e|bits_per_byte:utf-8"
-    loss_sum: Tensor
-    count: Tensor
-    bytes: Tensor
+    names: ClassVar[tuple[str, ...]] = ("loss_sum", "count", "bytes")
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("loss_sum", "count", "bytes"):
-            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, loss_sum: Tensor, count: Tensor, bytes: Tensor) -> None:
+    def update(self, loss_sum: Tensor, count: Tensor, bytes: Tensor, source: str | None = None) -> None:
         """Add a batch: summed loss in nats, labels counted, utf-8 bytes those labels spell (0 = unknown)."""
-        self.loss_sum += loss_sum.double()
-        self.count += count.double()
-        self.bytes += bytes.double()
+        self.add(source, loss_sum=loss_sum, count=count, bytes=bytes)
 
-    def compute(self) -> dict[str, float]:
+    def measured(self, sums: dict[str, float]) -> dict[str, float]:
         """``loss``, ``perplexity`` and, where bytes are known, ``bits_per_byte``."""
-        loss = float(self.loss_sum) / max(float(self.count), 1.0)
+        loss = sums["loss_sum"] / max(sums["count"], 1.0)
         values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        if float(self.bytes) > 0:
-            values["bits_per_byte"] = float(self.loss_sum) / math.log(2) / float(self.bytes)
+        if sums["bytes"] > 0:
+            values["bits_per_byte"] = sums["loss_sum"] / math.log(2) / sums["bytes"]
         return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -75,6 +76,7 @@ class AnsweringHead(TokenHead):
         return ("loss", "perplexity", "token_accuracy", *decoded)
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         if (found := facts.get("prompt")) is not None:
             self.prompt = made(PromptConfig, found)
 
@@ -143,8 +145,7 @@ class AnsweringHead(TokenHead):
                 record["prediction"] = text
 
     def compute(self) -> dict[str, float]:
-        values = super().compute()
-        values["token_accuracy"] = values.pop("accuracy")
+        values = {re.sub(r"\baccuracy$", "token_accuracy", name): value for name, value in super().compute().items()}
         return {**values, **self.texts.compute()}
 
     def reset(self) -> None:

@@ -41,13 +41,13 @@ class CausalLMHead(ContinuingHead):
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        self.metrics = LanguageModelMetrics()  # type: ignore[assignment]
+        self.metrics = LanguageModelMetrics(self.sources)  # type: ignore[assignment]
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         hidden = self.hidden(backbone, batch)
         self.observe(backbone, batch, hidden)
         loss_sum, count = self.loss(backbone, hidden, batch["labels"])
-        self.metrics.update(loss_sum, count, batch["bytes"].sum())
+        self.metrics.update(loss_sum, count, batch["bytes"].sum(), batch.get("origin"))
 
     def signatures(self) -> dict[str, str]:
         return dict.fromkeys(self.metric_names, self.metrics.signature)

@@ -21,6 +21,7 @@ class ContinuingHead(TokenHead):
     generation: GenerationConfig
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         if (found := facts.get("prompt")) is not None:
             self.prompt = made(PromptConfig, found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -37,16 +38,13 @@ class MaskedLMHead(TokenHead):
         self.masking = ""
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         self.masking = facts.get("masking", "")
 
     def compute(self) -> dict[str, float]:
-        values = super().compute()
-        return {
-            "loss": values["loss"],
-            # Of a few tokens hidden together, given the others: no probability of the text, hence the name.
-            "pseudo_perplexity": values["perplexity"],
-            "accuracy": values["accuracy"],
-        }
+        # Of a few tokens hidden together, given the others: no probability of the text, hence the name.
+        values = super().compute().items()
+        return {re.sub(r"\bperplexity$", "pseudo_perplexity", name): value for name, value in values}
 
     def signatures(self) -> dict[str, str]:
         return {name: f"{self.metrics.signature}|{self.masking}".rstrip("|") for name in self.metric_names}

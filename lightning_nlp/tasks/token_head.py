@@ -37,13 +37,17 @@ class TokenHead(Head):
 
     def __init__(self, loss: LossConfig = LossConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
+        self.sources: list[str] = []
         self.loss_config: LossConfig = LossConfig(**loss) if isinstance(loss, dict) else loss
+
+    def resolve(self, facts: dict[str, Any]) -> None:
+        self.sources = facts.get("sources", [])
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
         self.output = TokenOutput(config)
         self.pad_id = config.pad_id
-        self.metrics = TokenMetrics()
+        self.metrics = TokenMetrics(self.sources)
 
     def hidden(self, backbone: Transformer, batch: dict[str, Any]) -> Tensor:
         """Hidden states ``[B, T, D]`` at the tokens of a batch, with its source where it has one."""
@@ -74,7 +78,8 @@ class TokenHead(Head):
         correct = torch.zeros((), device=labels.device)
         for part, wanted in zip(hidden.split(SCORED_AT_ONCE), labels.split(SCORED_AT_ONCE), strict=True):
             correct += (self.scores(backbone, part).argmax(-1) == wanted).sum()
-        self.metrics.update(*self.output.loss(hidden, backbone.embedding_weight, labels), correct)
+        loss_sum, count = self.output.loss(hidden, backbone.embedding_weight, labels)
+        self.metrics.update(loss_sum, count, correct, batch.get("origin"))
 
     def compute(self) -> dict[str, float]:
         return self.metrics.compute()

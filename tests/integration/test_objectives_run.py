@@ -117,7 +117,7 @@ def test_killed_runs_equal_the_clean_one(clean, tmp_path):
 def test_two_ranks_see_the_same_global_batches(clean, tmp_path):
     config, _ = clean
     common = ("--model.backbone.dropout", 0, "--trainer.max_steps", 4, "--trainer.validate_every", 4)
-    runs.run("fit", "-c", config, "--root", tmp_path, "--name", "one", *common)
+    runs.inside("fit", "-c", config, "--root", tmp_path, "--name", "one", *common)
     runs.run(
         "fit",
         "-c",

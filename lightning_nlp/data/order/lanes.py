@@ -58,6 +58,7 @@ class Row:
     text: str = ""
     reference: str | None = None
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    origin: str = ""
 
 
 class PackedLane:
