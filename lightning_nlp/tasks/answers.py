@@ -131,7 +131,8 @@ class AnsweringHead(TokenHead):
         assert self.tokenizer is not None
         question = self.question(batch, row)
         target = self.reference(batch, row)
-        return {"source": self.tokenizer.decode(question), "prediction": None, "target": target, "question": question}
+        source = self.tokenizer.decode_all(question)  # what stands between the turns of a conversation is seen
+        return {"source": source, "prediction": None, "target": target, "question": question}
 
     def complete(self, backbone: Transformer, records: list[Record]) -> None:
         """Answers where none was written for a metric."""

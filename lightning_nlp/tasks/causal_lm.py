@@ -77,7 +77,7 @@ class CausalLMHead(ContinuingHead):
             return {}
         texts = {}
         for number, prompt in enumerate(self.sample_prompts):
-            if not prompt and (self.prompt.answers or self.tokenizer.bos_id is None):
+            if not prompt and (self.prompt.answers or self.tokenizer.bos_id is None):  # there is nothing to answer
                 continue
             with torch.no_grad():
                 (new,) = self.continuations(backbone, [self.encode_prompt(prompt)], self.generation)

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 SEQ2SEQ, LM, CLASSES = "SequenceToSequence", "CausalLM", "TextClassification"
 # task, arrangement, data, its settings, metrics
 OBJECTIVES = {
-    "spans": (SEQ2SEQ, "encoder_decoder", "SpanCorruptionData", "max_source_length: 40", {"loss", "perplexity", "token_accuracy"}),
-    "denoising": (SEQ2SEQ, "encoder_decoder", "DenoisingData", "max_length: 40", {"loss", "perplexity", "token_accuracy"}),
+    "spans": (SEQ2SEQ, "encoder_decoder", "SpanCorruptionData", "max_source_length: 40", {"loss", "perplexity", "token_accuracy", "exact_match"}),
+    "denoising": (SEQ2SEQ, "encoder_decoder", "DenoisingData", "max_length: 40", {"loss", "perplexity", "token_accuracy", "exact_match"}),
     "prefix": (LM, "decoder", "PrefixLMData", "max_length: 40", {"loss", "perplexity", "bits_per_byte"}),
     "pairs": (LM, "decoder", "PrefixPairsData", "max_length: 64, text: x", {"loss", "perplexity", "bits_per_byte"}),
     "dialogue": (LM, "decoder", "DialogueData", "max_length: 64, history_turns: 2", {"loss", "perplexity", "bits_per_byte"}),
