@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.data.tokenizers.added_tokens import decode_named, named_ids
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.examples import Record
@@ -92,6 +93,11 @@ class AnsweringHead(TokenHead):
         """An answer to each question; ``options`` as of :func:`~lightning_nlp.decoding.generate.hypotheses`."""
         raise NotImplementedError
 
+    def spelled(self, ids: list[int]) -> str:
+        """Tokens as text, in which masks and sentinels stand by their names: gaps and what fills them."""
+        assert self.tokenizer is not None
+        return decode_named(self.tokenizer, ids, named_ids(self.tokenizer))
+
     # Evaluation ---------------------------------------------------------------------------------------------------
 
     @property
@@ -105,7 +111,7 @@ class AnsweringHead(TokenHead):
         """What should be written: the text of the data where the batch has it, else what the labels spell."""
         assert self.tokenizer is not None
         known: str | None = batch["references"][row] if "references" in batch else None
-        return self.tokenizer.decode(last_answer(batch["labels"][row])[1]) if known is None else known
+        return self.spelled(last_answer(batch["labels"][row])[1]) if known is None else known
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         """Token scores of all rows, and the texts of those that are decoded."""
@@ -176,7 +182,7 @@ class AnsweringHead(TokenHead):
         texts = {}
         for place, (question, reference) in sorted(self._shown.items()):
             (found,) = self.write(backbone, [question], dataclasses.replace(self.generation, n_best=1))
-            lines = {"source": self.tokenizer.decode(question), "prediction": found, "target": reference}
+            lines = {"source": self.spelled(question), "prediction": found, "target": reference}
             body = "\n".join(f"{name:<11}{text}" for name, text in lines.items())
             texts[f"sample_{place}"] = "    " + body.replace("\n", "\n    ")
         return texts

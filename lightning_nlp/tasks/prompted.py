@@ -37,4 +37,4 @@ class PromptedHead(AnsweringHead, ContinuingHead):
     ) -> list[str]:
         assert self.tokenizer is not None
         found = self.continuations(backbone, questions, generation, **options)
-        return [self.tokenizer.decode(ids) for ids in found]
+        return [self.spelled(ids) for ids in found]

@@ -103,7 +103,7 @@ class SequenceToSequenceHead(AnsweringHead):
     ) -> list[str]:
         assert self.tokenizer is not None
         found = self.hypotheses(backbone, questions, generation, scored=generation.n_best > 1, **options)
-        return [self.tokenizer.decode(best[0].tokens) for best in found]
+        return [self.spelled(best[0].tokens) for best in found]
 
     def signatures(self) -> dict[str, str]:
         found = super().signatures()
