@@ -67,6 +67,9 @@ METRICS = {
     "token_f1": "lightning_nlp.metrics.answers:TokenF1",
     "distinct": "lightning_nlp.metrics.distinct:Distinct",
 }
+CALLBACKS = {
+    "Pictures": "lightning_nlp.callbacks.pictures:Pictures",
+}
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",
     "llama": "lightning_nlp.interop.llama:Llama",

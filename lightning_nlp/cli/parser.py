@@ -91,9 +91,13 @@ def one_line(message: str, flags: list[str]) -> str:
     keys = re.findall(r"[Pp]arser key ['\"]?([\w.\-]+)['\"]?", text)
     key = full_key(prefix + keys[-1].removeprefix("init_args."), flags) if keys else ""
     if (match := re.search(CLASS_NAME, text)) and key in ("model", "data"):
-        known = registry.TASKS if key == "model" else registry.DATA
-        hint = nearest(match["name"].rpartition(".")[2], known)
-        return f"{key}: there is no class '{match['name']}'{hint} (known: {', '.join(known)})"
+        classes = registry.TASKS if key == "model" else registry.DATA
+        hint = nearest(match["name"].rpartition(".")[2], classes)
+        return f"{key}: there is no class '{match['name']}'{hint} (known: {', '.join(classes)})"
+    if (match := re.search(CLASS_NAME, text)) and key == "trainer.callbacks":
+        hint = nearest(match["name"].rpartition(".")[2], registry.CALLBACKS)
+        known = f"{', '.join(registry.CALLBACKS)} and those of Lightning"
+        return f"{key}: there is no class '{match['name']}'{hint} (known: {known})"
     if match := re.search(r"Key ['\"]?([\w.\-]+)['\"]? is required", text):
         return f"{full_key(match[1], flags)} is required"
     expected = [part for part in re.findall(r"Expected an? (.+?)(?= - |\.? Got value| Given value|$)", text)]

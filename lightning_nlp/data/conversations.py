@@ -128,12 +128,14 @@ class Speakers:
         """Who asks where only a text is given."""
         return next((role for role in self.roles if role not in (*self.respond, "system")), self.respond[-1])
 
-    def prompt(self) -> dict[str, Any] | None:
-        """What stands around a question; None before :meth:`settle`."""
+    def prompt(self, history_turns: int | None) -> dict[str, Any] | None:
+        """What stands around a question after so many turns at most; None before :meth:`settle`."""
         if not self.markers:
             return None
         after = [self.end_id, *self.markers[self.responder].tolist()]
-        return {"before": self.markers[self.asker].tolist(), "after": after, "end_id": self.end_id}
+        system = self.markers["system"].tolist() if "system" in self.markers else []
+        around = {"before": self.markers[self.asker].tolist(), "after": after, "end_id": self.end_id}
+        return {**around, "system": system, "history_turns": history_turns}
 
     def turns(self, row: dict[str, Any]) -> list[tuple[str, str]]:
         """``(role, text)`` of the turns of a row with ``messages``, or with ``prompt`` and ``response``.

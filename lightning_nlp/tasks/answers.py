@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.examples import Record
 from lightning_nlp.metrics.texts import TextMetrics
 from lightning_nlp.tasks.base import made
 from lightning_nlp.tasks.prompting import PromptConfig
 from lightning_nlp.tasks.token_head import TokenHead
 
+AT_ONCE = 16
+"""Questions of a report that are answered together."""
 SAMPLES = 4
 """The first rows of the validation split, decoded for TensorBoard."""
 
@@ -39,6 +42,8 @@ class AnsweringHead(TokenHead):
         decode_examples: rows decoded at a validation of training; 0: none.
         prompt: what stands around a question that is a text alone; the data says it.
     """
+
+    fewest_labels: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -94,8 +99,7 @@ class AnsweringHead(TokenHead):
         """How evaluation decodes: as predictions are decoded, or greedily while a model is trained."""
         if self.thorough:
             return dataclasses.replace(self.generation, n_best=1)
-        sampling = {"temperature": 0.0, "top_k": None, "top_p": None, "min_p": None, "typical_p": None}
-        return dataclasses.replace(self.generation, beams=1, n_best=1, **sampling)  # type: ignore[arg-type]
+        return self.generation.greedy()
 
     def reference(self, batch: dict[str, Any], row: int) -> str:
         """What should be written: the text of the data where the batch has it, else what the labels spell."""
@@ -118,6 +122,27 @@ class AnsweringHead(TokenHead):
             found = self.write(backbone, [self.question(batch, row) for row in rows], self.evaluated_generation)
             ids = [batch["example_ids"][row][0] for row in rows]
             self.texts.update(found, [self.reference(batch, row) for row in rows], ids)
+            if self.examples is not None:
+                for identity, text in zip(ids, found, strict=True):
+                    self.examples.amend(identity, prediction=text)
+
+    def record(self, batch: dict[str, Any], row: int, there: Tensor, losses: Tensor, guesses: Tensor) -> Record:
+        """A question and the right answer; what is written follows."""
+        assert self.tokenizer is not None
+        question = self.question(batch, row)
+        target = self.reference(batch, row)
+        source = self.tokenizer.decode_all(question)  # what stands between the turns of a conversation is seen
+        return {"source": source, "prediction": None, "target": target, "question": question}
+
+    def complete(self, backbone: Transformer, records: list[Record]) -> None:
+        """Answers where none was written for a metric."""
+        questions = {record["id"]: record.pop("question") for record in records}
+        open_ones = [record for record in records if record["prediction"] is None]
+        for start in range(0, len(open_ones), AT_ONCE):
+            part = open_ones[start : start + AT_ONCE]
+            found = self.write(backbone, [questions[record["id"]] for record in part], self.evaluated_generation)
+            for record, text in zip(part, found, strict=True):
+                record["prediction"] = text
 
     def compute(self) -> dict[str, float]:
         values = {re.sub(r"\baccuracy$", "token_accuracy", name): value for name, value in super().compute().items()}
@@ -132,7 +157,7 @@ class AnsweringHead(TokenHead):
         decoded = decoding_signature(self.evaluated_generation)
         rows = "all" if self.thorough else f"first {self.decode_examples}"
         texts = {name: f"{how}|{decoded}|rows:{rows}" for name, how in self.texts.signatures().items()}
-        return {"loss": tokens, "token_accuracy": tokens, **texts}
+        return {**dict.fromkeys(("loss", "perplexity", "token_accuracy"), tokens), **texts}
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What is written for each source, beside its reference where that is known."""

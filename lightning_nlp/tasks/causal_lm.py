@@ -44,11 +44,13 @@ class CausalLMHead(ContinuingHead):
         self.metrics = LanguageModelMetrics(self.sources)  # type: ignore[assignment]
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
-        loss_sum, count = self.loss(backbone, self.hidden(backbone, batch), batch["labels"])
+        hidden = self.hidden(backbone, batch)
+        self.observe(backbone, batch, hidden)
+        loss_sum, count = self.loss(backbone, hidden, batch["labels"])
         self.metrics.update(loss_sum, count, batch["bytes"].sum(), batch.get("origin"))
 
     def signatures(self) -> dict[str, str]:
-        return {"loss": self.metrics.signature}
+        return dict.fromkeys(self.metric_names, self.metrics.signature)
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The continuation of each text, or the answer to it; log-likelihood (nats) of a text that has labels."""
@@ -75,7 +77,7 @@ class CausalLMHead(ContinuingHead):
             return {}
         texts = {}
         for number, prompt in enumerate(self.sample_prompts):
-            if not prompt and self.tokenizer.bos_id is None:
+            if not prompt and (self.prompt.answers or self.tokenizer.bos_id is None):  # there is nothing to answer
                 continue
             with torch.no_grad():
                 (new,) = self.continuations(backbone, [self.encode_prompt(prompt)], self.generation)

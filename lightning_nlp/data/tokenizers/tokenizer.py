@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models
 
-from lightning_nlp.data.tokenizers.added_tokens import add_tokens, added_names
+from lightning_nlp.data.tokenizers.added_tokens import add_tokens, added_names, encode_named
 from lightning_nlp.data.tokenizers.config import MASK, SPECIAL, USUAL, TokenizerConfig
 from lightning_nlp.data.tokenizers.spelling import Spelling, byte_letters, printable
 from lightning_nlp.data.tokenizers.training import TRAINERS, non_empty
@@ -127,20 +127,12 @@ class Tokenizer:
     def encode_masked(self, text: str) -> list[int]:
         """Ids of ``text``, in which the mask token's name stands for the mask token.
 
-        A space before it belongs to the hidden word where tokens of words begin with their space.
-
         Raises:
             ConfigError: the tokenizer has no mask token.
         """
         if self.mask_id is None:
             raise ConfigError("the tokenizer has no mask token")
-        *before, last = text.split(self.mask_name)
-        if self.spaced:
-            before = [part.removesuffix(" ") for part in before]
-        ids: list[int] = []
-        for part in self.encode_batch([*before, last]):
-            ids += [*part.tolist(), self.mask_id]
-        return ids[:-1]
+        return encode_named(self, text, {self.mask_name: self.mask_id})
 
     @property
     def mask_name(self) -> str:
@@ -166,6 +158,15 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids``; special tokens are left out."""
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
+
+    def decode_all(self, ids: Iterable[int]) -> str:
+        """Text of ``ids`` with the names of special tokens in it, but for those it begins and ends with."""
+        kept = list(ids)
+        while kept and kept[0] in (self.bos_id, self.pad_id):
+            del kept[0]
+        while kept and kept[-1] in (self.eos_id, self.pad_id):
+            del kept[-1]
+        return str(self.backend.decode(kept, skip_special_tokens=False))
 
     @functools.cached_property
     def spelling(self) -> Spelling:
