@@ -32,6 +32,7 @@ from lightning_nlp.errors import ConfigError
 from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, check_strategy
 from lightning_nlp.run import allocator, manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
+from lightning_nlp.run.choice import choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.ranks import data_rank, data_ranks
 
@@ -202,17 +203,14 @@ class Trainer(L.Trainer):
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
 
     def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
-        """Turn ``last`` or ``best`` into the path of a checkpoint whose checksum holds."""
-        directory = self.run_directory.checkpoints
-        if ckpt_path == "last":
-            found = manifest.newest_valid(directory, print)
-        elif ckpt_path == "best":
-            found = manifest.best(directory, self.monitor, self.monitor_mode, print)
-        else:
+        """Turn ``last``, ``best`` or a step into the path of a checkpoint whose checksum holds."""
+        if ckpt_path is None or Path(ckpt_path).exists():
             return ckpt_path
-        if found is None:
+        directory = self.run_directory.checkpoints
+        choice = choose(directory, str(ckpt_path), print, monitor=(self.monitor, self.monitor_mode))
+        if choice is None:
             raise ConfigError(f"ckpt_path '{ckpt_path}': {directory} has no checkpoint yet")
-        return found.path
+        return choice.to_resume(str(ckpt_path))
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
-from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
@@ -27,11 +26,12 @@ from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
 from lightning_nlp.run import directory as run_directory
 from lightning_nlp.run import exit_codes, manifest
+from lightning_nlp.run.choice import Choice, choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.exit_codes import GracefulExit
 from lightning_nlp.run.files import write_json, write_text
 from lightning_nlp.tasks.base import TaskModule
-from lightning_nlp.tasks.initial import InitialWeights, newest_or_best
+from lightning_nlp.tasks.initial import InitialWeights
 from lightning_nlp.trainer import Trainer
 
 NEVER_SAVED = ("run", "name", "root", "overwrite", "init_from", "ckpt_path", "input", "output", "config")
@@ -53,6 +53,7 @@ class CommandLine(LightningCLI):
         self.verb = verb
         self.command_args = args
         self.run: RunDirectory | None = None
+        self.choice: Choice | None = None
         self.checkpoint: manifest.Checkpoint | None = None
         for task in registry.TASKS:  # short class names work in YAML once their classes are imported
             registry.load(registry.TASKS, task)
@@ -176,19 +177,16 @@ class CommandLine(LightningCLI):
     def _choose_checkpoint(self) -> None:
         assert self.run is not None
         report = lambda line: print(f"lightning-nlp: {line}", file=sys.stderr)  # noqa: E731
-        asked = self.settings.get("ckpt_path")
-        if asked in (None, "last", "best"):
-            if (self.verb == "fit" and asked is None) or asked == "last":
-                self.checkpoint = manifest.newest_valid(self.run.checkpoints, report, set_aside=not other_rank())
-            else:
-                self.checkpoint = newest_or_best(self.run.path)
-            if self.checkpoint is None and (self.verb != "fit" or asked):
-                raise ConfigError(f"run '{self.run.path}' has no checkpoint yet")
-            self.settings["ckpt_path"] = str(self.checkpoint.path) if self.checkpoint else None
-        elif not Path(asked).exists():
-            raise ConfigError(f"--ckpt_path '{asked}' does not exist")
+        asked, training = self.settings.get("ckpt_path"), self.verb == "fit"
+        name = str(asked or ("last" if training else "best"))
+        self.choice = choose(self.run.checkpoints, name, report, set_aside=not other_rank())
+        if self.choice is None and (not training or asked):
+            raise ConfigError(f"run '{self.run.path}' has no checkpoint yet")
+        if self.choice is None:
+            self.settings["ckpt_path"] = None
         else:
-            manifest.check(Path(asked))
+            self.checkpoint = self.choice.newest
+            self.settings["ckpt_path"] = self.choice.to_resume(name) if training else self.choice.reference
         if self.verb == "fit" and self.checkpoint is not None and self.settings.get("init_from"):
             raise ConfigError(f"--init_from starts a run, but '{self.run.path}' has checkpoints to go on from")
 
@@ -259,14 +257,24 @@ class CommandLine(LightningCLI):
         getattr(self.trainer, verb)(**{**kwargs, "verbose": False})
         if not self.trainer.is_global_zero:
             return
-        assert self.run is not None
+        assert self.run is not None and self.choice is not None
         values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         signatures = {name: text for head in self.model.heads.values() for name, text in head.signatures().items()}
-        step = Checkpoints.step_of(kwargs["ckpt_path"])
+        if weights := self.choice.signature:
+            names = {name.rpartition("/")[2] for name in values}
+            signatures = {name: "|".join(filter(None, (signatures.get(name, ""), weights))) for name in sorted(names)}
+            self.say(str(self.choice))
         for name, value in values.items():
             signature = signatures.get(name.rpartition("/")[2], "")
             print(f"{name:<24} {value:<12.6g} {signature}".rstrip())
-        report = {"checkpoint": kwargs["ckpt_path"], "step": step, "metrics": values, "signatures": signatures}
+        report = {
+            "checkpoint": str(self.choice.newest.path),
+            "step": self.choice.newest.step,
+            "steps": self.choice.steps,
+            "weights": self.choice.weights,
+            "metrics": values,
+            "signatures": signatures,
+        }
         write_json(self.run.path / f"{verb}.json", report)
 
     def predict(self, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.run.choice import FORMS
 
 if TYPE_CHECKING:
     from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def arguments() -> argparse.ArgumentParser:
     parser = Arguments(prog="lightning-nlp generate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--run", required=True, help="run directory, or a checkpoint file in one")
-    parser.add_argument("--checkpoint", default="best", help="best, last or a step number (default: best)")
+    parser.add_argument("--checkpoint", "--ckpt_path", default="best", help=f"{FORMS} (default: best)")
     parser.add_argument("--prompt", action="append", help="text to continue; may be repeated; without it, read stdin")
     parser.add_argument("--max_new_tokens", type=int, help="tokens to add at most")
     parser.add_argument("--temperature", type=float, help="0 is greedy; 1 samples from the model as it is")
