@@ -23,6 +23,7 @@ from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
+from lightning_nlp.data.sources.files import inner_name
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
 from lightning_nlp.run import directory as run_directory
 from lightning_nlp.run import exit_codes, manifest
@@ -87,8 +88,11 @@ class CommandLine(LightningCLI):
             parser.add_argument("--overwrite", action="store_true", help="delete a run of the same name and start anew")
             parser.add_argument("--init_from", type=str | None, help="run or checkpoint to take weights from")
         if self.verb == "predict":
-            parser.add_argument("--input", type=str | None, help="file of texts (default: the test split)")
+            parser.add_argument(
+                "--input", type=str | None, help="texts: a file, a folder, hf:NAME (default: test split)"
+            )
             parser.add_argument("--output", type=str | None, help="JSON lines file (default: in the run)")
+            parser.add_argument("--overwrite", action="store_true", help="begin anew, whatever the output holds")
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         for file in config_files(self.command_args):
@@ -208,12 +212,19 @@ class CommandLine(LightningCLI):
         if self.verb == "fit":
             config["callbacks"] = [*(config["callbacks"] or []), SaveConfig(self.save_config)]
         if self.verb == "predict":
-            output = self.settings.get("output") or str(self.run.predictions / f"{self._input_name()}.jsonl")
-            config["callbacks"] = [*(config["callbacks"] or []), PredictionWriter(Path(output))]
+            config["callbacks"] = [*(config["callbacks"] or []), self._prediction_writer()]
         return Trainer(**config)
 
-    def _input_name(self) -> str:
-        return Path(self.settings["input"]).stem if self.settings.get("input") else "test"
+    def _prediction_writer(self) -> PredictionWriter:
+        assert self.run is not None
+        asked, name = self.settings.get("input"), "test"
+        if asked:
+            name = inner_name(Path(asked)).stem.replace("*", "")
+        output = Path(self.settings.get("output") or self.run.predictions / f"{name}.jsonl")
+        if asked and output.exists() and Path(asked).exists() and output.samefile(asked):
+            raise ConfigError(f"--output '{output}' is the --input")
+        facts = {} if self.choice is None else {"checkpoint": f"{self.choice} ({self.choice.fingerprint})"}
+        return PredictionWriter(output, facts, overwrite=self.settings["overwrite"])
 
     def after_instantiate_classes(self) -> None:
         source = self.settings.get("init_from")
@@ -221,8 +232,6 @@ class CommandLine(LightningCLI):
             self.model.initial = InitialWeights.open(source)
             self.datamodule.initial_tokenizer = self.model.initial.tokenizer
         if self.verb == "predict" and self.settings.get("input"):
-            if not Path(self.settings["input"]).is_file():
-                raise ConfigError(f"--input '{self.settings['input']}' does not exist")
             self.datamodule.predict_path = self.settings["input"]
         self.model.on_resolved = self.record_resolved
 
@@ -278,10 +287,15 @@ class CommandLine(LightningCLI):
         write_json(self.run.path / f"{verb}.json", report)
 
     def predict(self, **kwargs: Any) -> None:
-        self.trainer.predict(**{**kwargs, "return_predictions": False})
         (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))  # type: ignore[attr-defined]
-        left_out = f" ({self.datamodule.left_out} empty texts left out)" if self.datamodule.left_out else ""
-        self.say(f"{writer.written} predictions in {writer.output}{left_out}")
+        try:
+            self.trainer.predict(**{**kwargs, "return_predictions": False})
+        except GracefulExit as stop:
+            if stop.code != exit_codes.DONE:
+                raise
+            return self.say(stop.reason)
+        failed = f" ({writer.failed} of them rows that could not be answered)" if writer.failed else ""
+        self.say(f"{writer.written} predictions in {writer.output}{failed}")
 
     @property
     def run_path(self) -> Path:

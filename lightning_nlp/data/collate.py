@@ -53,6 +53,8 @@ class Batch(TypedDict, total=False):
     """Right answers where they are known, for predictions."""
     cut: list[int]
     """Tokens cut off each text, for predictions."""
+    failed: dict[int, dict[str, Any]]
+    """Records of rows that cannot be answered, by their place among the rows asked for; in predictions."""
     task: str
     """Name of the head this batch is for."""
 

@@ -6,6 +6,7 @@ evaluation are here. The position in the data is this module's state, as of the 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from lightning_nlp.data.order.mixture import MixtureConfig
 from lightning_nlp.data.order.position import Position
 from lightning_nlp.data.order.sizes import BatchPlan
 from lightning_nlp.data.order.training import training_stream
-from lightning_nlp.data.prediction import prediction_batches
+from lightning_nlp.data.prediction import prediction_batch_size, prediction_batches, prediction_facts, prediction_source
 from lightning_nlp.data.prepared.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.sources.bad_rows import Extra, Policy, refuse_long, usable
 from lightning_nlp.data.sources.filters import Filter
@@ -71,7 +72,8 @@ class TextDataModule(BatchPlan, Position):
         batch_ramp: rows by the step from which on they hold, for a batch that grows: ``{0: 8, 1000: 16, 5000: 32}``.
         micro_batch_size: rows a rank handles at once at the end of the ramp (default: all its rows of a global batch).
         micro_batch_tokens: the same in tokens.
-        eval_batch_size: rows a rank evaluates at once (default: the micro-batch).
+        eval_batch_size: rows a rank evaluates, or answers, at once (default: the micro-batch; in predictions the global
+            batch, or 32 where that is less).
         lanes: independent streams the documents are dealt to; fixed for the life of a run.
         block_rows: documents shuffled together within a lane.
         shuffle: draw documents in a new order every epoch.
@@ -182,7 +184,8 @@ class TextDataModule(BatchPlan, Position):
         self.tokenizer: Tokenizer | None = None
         self.initial_tokenizer: Path | None = None
         self.predict_path: str | None = None
-        self.left_out = 0
+        self.predicted = 0
+        """Rows of what is predicted that are answered already."""
 
     @property
     def lengths(self) -> str:
@@ -364,6 +367,20 @@ class TextDataModule(BatchPlan, Position):
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         """As :meth:`prepare`, for rows that have no labels."""
         return self.prepare(rows)
+
+    @functools.cached_property
+    def prediction_source(self) -> Source:
+        """What is predicted, opened."""
+        return prediction_source(self)
+
+    @property
+    def prediction_batch_size(self) -> int:
+        """Rows answered at once."""
+        return prediction_batch_size(self)
+
+    def prediction_facts(self) -> dict[str, Any]:
+        """What predictions depend on, as plain values by the names of settings."""
+        return prediction_facts(self)
 
     def predict_dataloader(self) -> Iterable[Batch]:
         return prediction_batches(self)

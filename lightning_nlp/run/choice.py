@@ -10,6 +10,7 @@ A choice of more than a plain file travels as a *reference*, which :func:`lightn
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Literal, cast
 
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.run import manifest
+from lightning_nlp.run.files import digests
 from lightning_nlp.run.manifest import Checkpoint
 
 Weights = Literal["auto", "ema", "raw"]
@@ -57,6 +59,13 @@ class Choice:
         if self.averaged or asked.endswith("@ema"):
             raise ConfigError(f"--ckpt_path {asked}: training goes on from one checkpoint as it was saved")
         return str(self.newest.path)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content of the files and of which weights are meant."""
+        known = (item.manifest.get("files") or digests(item.path) for item in self.checkpoints)
+        content = (file["sha256"] for item in known for file in item.values())
+        return hashlib.sha256("|".join([self.weights, *content]).encode()).hexdigest()[:16]
 
     @property
     def signature(self) -> str:
