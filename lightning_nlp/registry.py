@@ -11,6 +11,10 @@ TASKS = {
     "CausalLM": "lightning_nlp.tasks.causal_lm:CausalLM",
     "MaskedLM": "lightning_nlp.tasks.masked_lm:MaskedLM",
     "SequenceToSequence": "lightning_nlp.tasks.sequence_to_sequence:SequenceToSequence",
+    "SpanDenoising": "lightning_nlp.tasks.span_denoising:SpanDenoising",
+    "Translation": "lightning_nlp.tasks.translation:Translation",
+    "Summarization": "lightning_nlp.tasks.summarization:Summarization",
+    "Dialogue": "lightning_nlp.tasks.dialogue:Dialogue",
     "TextClassification": "lightning_nlp.tasks.text_classification:TextClassification",
 }
 DATA = {
@@ -19,6 +23,7 @@ DATA = {
     "PrefixLMData": "lightning_nlp.data.prefix_lm:PrefixLMData",
     "PrefixPairsData": "lightning_nlp.data.prefix_lm:PrefixPairsData",
     "DialogueData": "lightning_nlp.data.dialogue:DialogueData",
+    "DialoguePairsData": "lightning_nlp.data.dialogue_pairs:DialoguePairsData",
     "SpanCorruptionData": "lightning_nlp.data.span_corruption:SpanCorruptionData",
     "DenoisingData": "lightning_nlp.data.denoising:DenoisingData",
     "SequenceToSequenceData": "lightning_nlp.data.sequence_to_sequence:SequenceToSequenceData",
@@ -50,6 +55,15 @@ BUILDERS = {
     "numbers": "lightning_nlp.data.builders.numbers:build",
     "number_chat": "lightning_nlp.data.builders.number_chat:build",
     "number_facts": "lightning_nlp.data.builders.number_facts:build",
+}
+METRICS = {
+    "bleu": "lightning_nlp.metrics.translation:BLEU",
+    "chrf": "lightning_nlp.metrics.translation:ChrF",
+    "ter": "lightning_nlp.metrics.translation:TER",
+    "rouge": "lightning_nlp.metrics.rouge:ROUGE",
+    "exact_match": "lightning_nlp.metrics.answers:ExactMatch",
+    "token_f1": "lightning_nlp.metrics.answers:TokenF1",
+    "distinct": "lightning_nlp.metrics.distinct:Distinct",
 }
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",

@@ -43,7 +43,7 @@ class Attention(nn.Module):
         self.query_norm = norm(config, config.d_head) if config.qk_norm else None
         self.key_norm = norm(config, config.d_head) if config.qk_norm else None
         additive = config.attention == "additive"
-        self.score_vector = nn.Parameter(torch.empty(self.heads, self.d_head)) if additive else None
+        self.score_vector = nn.Parameter(torch.randn(self.heads, self.d_head) * self.d_head**-0.5) if additive else None
 
     def reset_parameters(self) -> None:
         """The vector of additive scores, of length 1 on average."""

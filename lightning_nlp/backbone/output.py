@@ -37,7 +37,7 @@ class TokenOutput(nn.Module):
         assert config.vocab_size is not None
         self.transform = OutputTransform(config) if config.output_transform else None
         self.matrix = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.empty(config.vocab_size)) if config.output_bias else None
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.output_bias else None
         self.scale = config.output_scale / config.width_multiplier
         self.softcap = config.output_softcap
 

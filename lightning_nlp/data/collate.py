@@ -48,11 +48,11 @@ class Batch(TypedDict, total=False):
     places: Tensor
     """int64 ``[B]``, number of an evaluated row in its split; -1 in training and for padding rows."""
     texts: list[str]
-    """Raw texts, for predictions."""
+    """Raw texts, of predicted and of evaluated rows."""
     references: list[str | None]
-    """Right answers where they are known, for predictions."""
+    """Right answers where they are known."""
     cut: list[int]
-    """Tokens cut off each text, for predictions."""
+    """Tokens cut off each text."""
     failed: dict[int, dict[str, Any]]
     """Records of rows that cannot be answered, by their place among the rows asked for; in predictions."""
     task: str
@@ -122,7 +122,8 @@ def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     labels = (
         stack(rows, "labels", length, -100) if per_token else torch.from_numpy(np.array([row.labels for row in rows]))
     )
-    return {**common(rows, length, pad_id), "labels": labels}
+    places = torch.tensor([row.place for row in rows])
+    return {**common(rows, length, pad_id), "labels": labels, "places": places}
 
 
 def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
@@ -145,5 +146,12 @@ def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     batch["source_segments"] = torch.from_numpy(real.astype(np.int64))
     padded, everything = batch["padding"]
     batch["padding"] = padded + int(real.size - real.sum()), everything + int(real.size)
-    batch["places"] = torch.tensor([row.place for row in rows])
+    return batch
+
+
+def with_texts(batch: Batch, rows: list[Row]) -> Batch:
+    """The batch of ``rows`` with what they read as, for predictions and for scores of texts."""
+    batch["texts"] = [row.text for row in rows] or [""]
+    batch["references"] = [row.reference for row in rows] or [None]
+    batch["cut"] = [row.cut for row in rows] or [0]
     return batch

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_nlp.data.batches import Batches
-from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.collate import Batch, with_texts
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.documents import Prepare, with_keys
 from lightning_nlp.data.order.lanes import Row, pack, single
+from lightning_nlp.data.prepared.encoded import Encoded
 from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, announce, examine, located, policy_of
 from lightning_nlp.data.sources.source import Source
 from lightning_nlp.errors import ConfigError, DataError
@@ -21,18 +22,38 @@ if TYPE_CHECKING:
 
 
 def evaluation_batches(data: TextDataModule, source: Source) -> Iterable[Batch]:
-    """All of a split, packed as training is, or a row an example."""
+    """All of a split, packed as training is, or a row an example, which then brings its texts along."""
+    packed = data.packed and not data.whole
     rows = EvalRows(
         source,
-        data.checked_prepare,
-        mode="packed" if data.packed and not data.whole else "single",
+        data.checked_prepare if packed else readable(data, data.checked_prepare),
+        mode="packed" if packed else "single",
         max_length=data.max_length,
         micro_batch=data.asked_eval_batch_size or data.micro_batch_size,
         data_ranks=data.ranks,
         rank=data.rank,
         lanes=data.lanes if data.remembers else None,
     )
-    return Batches(rows, data.collate)
+    return Batches(rows, data.collate if packed else lambda rows: with_texts(data.collate(rows), rows))
+
+
+def readable(data: TextDataModule, prepare: Prepare) -> Prepare:
+    """``prepare`` that leaves the text of a row, and its right answer, with the example."""
+
+    def text(value: Any) -> str:
+        assert data.tokenizer is not None
+        return data.tokenizer.decode(value.ids.tolist()) if isinstance(value, Encoded) else value
+
+    def with_fields(rows: list[dict[str, Any]]) -> list[Example | None]:
+        examples = prepare(rows)
+        for row, example in zip(rows, examples, strict=True):
+            if example is not None and not example.more:
+                example.text = text(row[data.asked]) if data.asked in row else ""
+                if data.answer is not None and row.get(data.answer) is not None:
+                    example.reference = text(row[data.answer])
+        return examples
+
+    return with_fields
 
 
 class EvalRows:

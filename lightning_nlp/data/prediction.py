@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_nlp.data.batches import Batches
-from lightning_nlp.data.collate import Batch
+from lightning_nlp.data.collate import Batch, with_texts
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.arithmetic import DEFAULT_ROWS
 from lightning_nlp.data.order.documents import Prepare, with_keys
@@ -139,11 +139,8 @@ def prediction_batches(data: TextDataModule) -> Iterable[Batch]:
         rows = asked.rows
         batch = data.collate_examples(rows, 0 if data.tokenizer.pad_id is None else data.tokenizer.pad_id)
         batch["task"] = data.task
-        batch["texts"] = [row.text for row in rows] or [""]
-        batch["references"] = [row.reference for row in rows] or [None]
-        batch["cut"] = [row.cut for row in rows] or [0]
         batch["failed"] = asked.failed
-        return batch
+        return with_texts(batch, rows)
 
     long = "long" in (data.source_config.also_bad or ())
     rows = PredictionRows(

@@ -183,6 +183,15 @@ def family_for(config: TransformerConfig, task: str, wanted: str | None) -> Fami
     raise ConfigError(f"{nearest}{reasons[0][1]}")
 
 
+def exported_task(module: TaskModule) -> str:
+    """The task that families know by the module's head: of a translation, that is sequence to sequence."""
+    heads: dict[str, str] = {}
+    for name in registry.FAMILIES:
+        family = registry.load(registry.FAMILIES, name, "family")
+        heads[family.head] = family.task
+    return next((heads[head] for head in module.heads if head in heads), type(module).__name__)
+
+
 def tasks_of(families: list[Family]) -> list[str]:
     """Their tasks, each once."""
     return sorted({family.task for family in families})
@@ -198,7 +207,7 @@ def export_model(module: TaskModule, output: str | Path, family: str | None = No
         ConfigError: no family fits, adapters cannot be merged into the weights, or ``output`` exists.
     """
     config, tokenizer = module.config, module.head.tokenizer
-    chosen = family_for(config, type(module).__name__, family)
+    chosen = family_for(config, exported_task(module), family)
     config = chosen.widened(config)
     with torch.device("meta"):
         needed = build(chosen, config).state_dict()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_nlp.metrics.classification import Unseen
+from lightning_nlp.metrics.unseen import Unseen
 
 
 class MultiLabelMetrics(Metric):

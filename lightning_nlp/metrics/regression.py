@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_nlp.metrics.classification import Unseen
+from lightning_nlp.metrics.unseen import Unseen
 
 
 class RegressionMetrics(Metric):

@@ -1,4 +1,4 @@
-"""Scores of tokens that were predicted one by one, and of whole answers, from sums that ranks can add."""
+"""Scores of tokens that were predicted one by one, from sums that ranks can add."""
 
 from __future__ import annotations
 
@@ -35,27 +35,3 @@ class TokenMetrics(Metric):
         count = max(float(self.count), 1.0)
         loss = float(self.loss_sum) / count
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / count}
-
-
-class ExactMatch(Metric):
-    """Share of answers that are, character by character, the reference."""
-
-    full_state_update = False
-    signature = "whole answers|characters"
-    matches: Tensor
-    count: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("matches", "count"):
-            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, predictions: list[str], references: list[str]) -> None:
-        """Add answers and what they should have been."""
-        self.matches += sum(one == other for one, other in zip(predictions, references, strict=True))
-        self.count += len(references)
-
-    def compute(self) -> dict[str, float]:
-        """``exact_match``; nothing where nothing was decoded."""
-        count = float(self.count)
-        return {"exact_match": float(self.matches) / count} if count else {}

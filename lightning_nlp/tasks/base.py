@@ -111,6 +111,8 @@ class TaskModule(L.LightningModule):
         for key in ("vocab_size", "pad_id", "decoder_start_id"):
             if (value := facts.get(key)) is None:
                 continue
+            if key == "decoder_start_id" and self.config.arrangement != "encoder_decoder":
+                continue  # the head knows what to say about data for another arrangement
             given = getattr(self.config, key)
             if key == "vocab_size" and given is not None and given > value:
                 continue  # rows that no token uses, for rounder numbers
@@ -120,8 +122,12 @@ class TaskModule(L.LightningModule):
             self.config = self.config.replace(**{key: value})
         if (length := facts.get("max_length")) and length > self.config.max_length:
             raise ConfigError(f"data.max_length {length} is longer than backbone.max_length {self.config.max_length}")
+        self.choose_heads()
         for head in self.heads.values():
             head.resolve(facts)  # type: ignore[operator]
+
+    def choose_heads(self) -> None:
+        """Take other heads where the architecture asks for them; it is settled now."""
 
     def configure_model(self) -> None:
         """Build backbone and heads; safe to call again, and on the meta device."""
@@ -232,6 +238,11 @@ class TaskModule(L.LightningModule):
             return [f"val/{name}" for name in self.head.metric_names]
         return [f"val/{task}/{name}" for task, head in self.heads.items() for name in head.metric_names]  # type: ignore[union-attr]
 
+    def _begin_evaluation(self) -> None:
+        self.memory.forget("evaluation")
+        for head in self.heads.values():
+            head.thorough = self.trainer.state.fn != "fit"  # type: ignore[assignment]
+
     def _evaluate(self, batch: dict[str, Any]) -> None:
         with self.memory.carried("evaluation", batch):
             self.heads[batch["task"]].update(self.backbone, batch)  # type: ignore[operator]
@@ -245,10 +256,10 @@ class TaskModule(L.LightningModule):
             head.reset()  # type: ignore[operator]
 
     def on_validation_epoch_start(self) -> None:
-        self.memory.forget("evaluation")
+        self._begin_evaluation()
 
     def on_test_epoch_start(self) -> None:
-        self.memory.forget("evaluation")
+        self._begin_evaluation()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch)

@@ -12,18 +12,16 @@ from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
-from lightning_nlp.decoding.generate import generate
 from lightning_nlp.decoding.sampling import GenerationConfig
-from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule, made
+from lightning_nlp.tasks.continuing import ContinuingHead
 from lightning_nlp.tasks.prompting import PromptConfig
-from lightning_nlp.tasks.token_head import TokenHead
 
 
-class CausalLMHead(TokenHead):
+class CausalLMHead(ContinuingHead):
     """Next-token loss, perplexity and bits per byte, continuations. ``labels [B, T]``: the tokens after ``tokens``."""
 
     arrangements: ClassVar[tuple[str, ...]] = ("decoder",)
@@ -41,10 +39,6 @@ class CausalLMHead(TokenHead):
         self.generation = generation
         self.sample_prompts = sample_prompts
 
-    def resolve(self, facts: dict[str, Any]) -> None:
-        if (found := facts.get("prompt")) is not None:
-            self.prompt = made(PromptConfig, found)
-
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
         self.metrics = LanguageModelMetrics()  # type: ignore[assignment]
@@ -55,37 +49,6 @@ class CausalLMHead(TokenHead):
 
     def signatures(self) -> dict[str, str]:
         return {"loss": self.metrics.signature}
-
-    def continuations(
-        self, backbone: Transformer, prompts: list[list[int]], generation: GenerationConfig, **kwargs: Any
-    ) -> list[list[int]]:
-        """Token ids that follow each prompt (``bos`` included by the caller)."""
-        assert self.tokenizer is not None
-        pad, end = self.tokenizer.pad_id, self.prompt.end_id
-        return generate(
-            backbone,
-            lambda hidden: self.written(backbone, hidden),
-            prompts,
-            generation,
-            eos_id=self.tokenizer.eos_id if end is None else end,
-            pad_id=0 if pad is None else pad,
-            bidirectional=self.prompt.bidirectional,
-            **kwargs,
-        )
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt with what stands around it, after ``bos`` where the tokenizer has one.
-
-        Raises:
-            ConfigError: an empty prompt and no ``bos`` to start from.
-        """
-        assert self.tokenizer is not None
-        ids = [*self.prompt.before, *self.tokenizer.encode(text), *self.prompt.after]
-        if self.tokenizer.bos_id is not None:
-            ids = [self.tokenizer.bos_id, *ids]
-        if not ids:
-            raise ConfigError("the prompt is empty and the tokenizer has no start token: give some text")
-        return ids
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The continuation of each text, or the answer to it; log-likelihood (nats) of a text that has labels."""
@@ -105,11 +68,6 @@ class CausalLMHead(TokenHead):
                 kept.append(({"id": ids[0], "text": batch["texts"][row]}, more))
         for (record, more), new in zip(kept, self.continuations(backbone, prompts, self.generation), strict=True):
             yield {**record, "prediction": self.tokenizer.decode(new), **more}
-
-    def shown(self, prompt: str, new: list[int]) -> str:
-        """A prompt with its continuation, or with the answer to it in a line of its own."""
-        assert self.tokenizer is not None
-        return f"{prompt}{chr(10) if self.prompt.answers else ''}{self.tokenizer.decode(new)}"
 
     def samples(self, backbone: Transformer) -> dict[str, str]:
         """Continuations of the sample prompts; the same random numbers at every validation."""

@@ -28,6 +28,8 @@ class Head(nn.Module):
     arrangements: ClassVar[tuple[str, ...]] = ("decoder",)
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     tokenizer: Tokenizer | None = None
+    thorough: bool = False
+    """Evaluate with what takes time, because no training waits for it."""
 
     def resolve(self, facts: dict[str, Any]) -> None:
         """Take what the data decides (labels ...) before parameters exist. ``facts`` is empty without data."""

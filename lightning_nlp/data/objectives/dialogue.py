@@ -99,3 +99,17 @@ def dialogue(turns: Sequence[Turn], id: str, max_length: int, bos_id: int | None
         return None
     whole = before + sum(map(len, turns)) - 1
     return Example(full[:-1], labels, id, full_length=whole, truncated=len(labels) < whole)
+
+
+def recent(turns: Sequence[Turn], marker: np.ndarray, history: int | None) -> list[Turn]:
+    """The turns that a training example would have before an answer by ``marker``'s speaker."""
+    if history is None:
+        return list(turns)
+    answer = Turn(marker, np.zeros(0, dtype=np.int32), response=True)
+    return windows([*turns, answer], history)[-1][:-1]
+
+
+def said_before(turns: Sequence[Turn], end_id: int, room: int) -> np.ndarray:
+    """Token ids ``[n]`` of turns before an answer, n <= ``room``: the oldest are dropped, the last one is cut."""
+    said = [np.concatenate((turn.marker, turn.ids, [end_id])) for turn in fitting(turns, room)]
+    return np.concatenate(said)[-room:].astype(np.int32)

@@ -172,15 +172,15 @@ def train(data, count):
 
 
 def spelled(data, turns):
-    known, end = data.tokenizer, data.end_id
-    return [token for who, text in turns for token in (*data.markers[who].tolist(), *known.encode(text), end)]
+    known, end = data.tokenizer, data.speakers.end_id
+    return [token for who, text in turns for token in (*data.speakers.markers[who].tolist(), *known.encode(text), end)]
 
 
 @pytest.mark.parametrize("rows", ["packed", "single"])
 def test_conversations_are_whole_or_lose_their_oldest_turns(talks, rows):
     data = make(talks, rows=rows)
-    known = {row["id"]: data.conversation(row) for row in data.split("train").scan(0)}
-    bos, end, cut, met = data.tokenizer.bos_id, data.end_id, 0, set()
+    known = {row["id"]: data.speakers.turns(row) for row in data.split("train").scan(0)}
+    bos, end, cut, met = data.tokenizer.bos_id, data.speakers.end_id, 0, set()
     for name, tokens, labels in documents_of(train(data, 40)):
         turns, text = known[name], [*tokens, labels[-1]]
         while [bos, *spelled(data, turns)] != text:
@@ -192,13 +192,15 @@ def test_conversations_are_whole_or_lose_their_oldest_turns(talks, rows):
     counts = data.counts(40)
     assert met == known.keys() and cut and counts["truncated"] and counts["tokens_cut"] and not counts["split"]
     for batch in train(make(talks, rows=rows), 5):
-        supervised = [[label for label in row if label not in (N, data.end_id)] for row in batch["labels"].tolist()]
+        supervised = [
+            [label for label in row if label not in (N, data.speakers.end_id)] for row in batch["labels"].tolist()
+        ]
         assert batch["bytes"].tolist() == [len(row) for row in supervised]
 
 
 def test_every_response_is_an_example_with_a_window_of_turns(talks):
     data = make(talks, history_turns=2)
-    known = {row["id"]: data.conversation(row) for row in data.split("train").scan(0)}
+    known = {row["id"]: data.speakers.turns(row) for row in data.split("train").scan(0)}
     seen = {}
     for name, tokens, labels in documents_of(train(data, 60)):
         document, _, number = name.partition("@")
@@ -233,7 +235,7 @@ def test_windows_of_a_long_conversation_hold_every_turn_once(sizes, room, first)
 
 def test_nothing_of_a_long_conversation_is_lost_when_it_is_split(talks):
     data = make(talks, max_length=64, split_long=True)
-    known = {row["id"]: data.conversation(row) for row in data.split("train").scan(0)}
+    known = {row["id"]: data.speakers.turns(row) for row in data.split("train").scan(0)}
     met = {}
     for name, _, labels in documents_of(train(data, 60)):
         document, _, number = name.partition("@")
@@ -261,19 +263,19 @@ def test_evaluation_and_restores(talks):
 
 def test_prompts_end_where_the_answer_begins(talks, tmp_path):
     data = make(talks, stage="validate")
-    user, assistant = data.markers["user"].tolist(), data.markers["assistant"].tolist()
+    user, assistant = data.speakers.markers["user"].tolist(), data.speakers.markers["assistant"].tolist()
     around = data.facts()["prompt"]
-    assert around == {"before": user, "after": [data.end_id, *assistant], "end_id": data.end_id}
+    assert around == {"before": user, "after": [data.speakers.end_id, *assistant], "end_id": data.speakers.end_id}
     (tmp_path / "in.txt").write_text("hello\n\n" + "a" * 200 + "\n")
     data.predict_path = str(tmp_path / "in.txt")
     (batch,) = data.predict_dataloader()
-    hello = [data.tokenizer.bos_id, *user, *data.tokenizer.encode("hello"), data.end_id, *assistant]
+    hello = [data.tokenizer.bos_id, *user, *data.tokenizer.encode("hello"), data.speakers.end_id, *assistant]
     assert batch["tokens"][0][batch["segments"][0] > 0].tolist() == hello and data.left_out == 1
     long = batch["tokens"][1][batch["segments"][1] > 0].tolist()
-    assert len(long) == 127 and long[-2:] == [data.end_id, *assistant] and long[0] == data.tokenizer.bos_id
+    assert len(long) == 127 and long[-2:] == [data.speakers.end_id, *assistant] and long[0] == data.tokenizer.bos_id
     assert batch["cut"] == [0, 200 + 4 - 127] and batch["references"] == [None, None]
     data.predict_path = None
-    known = {row["id"]: data.conversation(row) for row in data.split("test").scan(0)}
+    known = {row["id"]: data.speakers.turns(row) for row in data.split("test").scan(0)}
     for batch in data.predict_dataloader():
         for (name,), reference, tokens in zip(batch["example_ids"], batch["references"], batch["tokens"], strict=True):
             assert reference == known[name][-1][1]
@@ -298,9 +300,9 @@ def test_markers_of_a_tokenizer_of_ones_own_are_tokens_or_texts(talks, tmp_path)
     Tokenizer.train(["a"], TokenizerConfig(kind="byte", extra_tokens=("<user>", "<stop>"))).save(path)
     tokenizer = TokenizerConfig(path=str(path))
     data = make(talks, tokenizer=tokenizer, end_of_turn="<stop>")
-    assert data.markers["user"].tolist() == [data.tokenizer.backend.token_to_id("<user>")]
-    assert data.tokenizer.decode(data.markers["assistant"].tolist()) == "<assistant>"
-    assert data.end_id == data.facts()["prompt"]["end_id"] == data.tokenizer.backend.token_to_id("<stop>")
+    assert data.speakers.markers["user"].tolist() == [data.tokenizer.backend.token_to_id("<user>")]
+    assert data.tokenizer.decode(data.speakers.markers["assistant"].tolist()) == "<assistant>"
+    assert data.speakers.end_id == data.facts()["prompt"]["end_id"] == data.tokenizer.backend.token_to_id("<stop>")
     with pytest.raises(ConfigError, match=r"data.end_of_turn: '<over>' is no token: name one that the tokenizer has"):
         make(talks, tokenizer=tokenizer, end_of_turn="<over>")
 
@@ -336,9 +338,9 @@ def test_other_things_than_lists_of_turns(talks):
         (17,): "turn 1 is int",
     }.items():
         with pytest.raises(DataError, match=message):
-            data.conversation({"id": "x", "messages": value})
+            data.speakers.turns({"id": "x", "messages": value})
     with pytest.raises(DataError, match="turn 1 has a content that is int, not text"):
-        data.conversation({"id": "x", "messages": [{"role": "user", "content": 3}]})
+        data.speakers.turns({"id": "x", "messages": [{"role": "user", "content": 3}]})
 
 
 MISTAKES = [

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from lightning_nlp.data.collate import collate_pairs
+from lightning_nlp.data.encoder_decoder import start_id
 from lightning_nlp.data.objectives import Example, sequence_to_sequence
 from lightning_nlp.data.order.lanes import pack, single
-from lightning_nlp.data.sequence_to_sequence import SequenceToSequenceData, start_id
+from lightning_nlp.data.sequence_to_sequence import SequenceToSequenceData
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from lightning_nlp.errors import ConfigError, DataError
 

@@ -1,4 +1,4 @@
-"""Token scores and exact match: sums that batches, and ranks, can add."""
+"""Token scores: sums that batches, and ranks, can add."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_nlp.metrics.tokens import ExactMatch, TokenMetrics
+from lightning_nlp.metrics.tokens import TokenMetrics
 
 
 def test_tokens_are_weighed_by_count_not_by_batch():
@@ -27,15 +27,3 @@ def test_sums_stay_exact_over_many_batches():
     metric.update(torch.tensor(0.0), torch.tensor(2**24), torch.tensor(2**24))
     metric.update(torch.tensor(0.0), torch.tensor(1), torch.tensor(0))
     assert metric.count == 2**24 + 1 and metric.compute()["accuracy"] < 1
-
-
-def test_exact_match_is_exact():
-    metric = ExactMatch()
-    assert metric.compute() == {}
-    metric.update(["eins", "zwei", "drei "], ["eins", "Zwei", "drei"])
-    metric.update(["fünf"], ["fünf"])
-    assert metric.compute() == {"exact_match": 0.5}
-    with pytest.raises(ValueError):
-        metric.update(["one"], [])
-    metric.reset()
-    assert metric.compute() == {}
