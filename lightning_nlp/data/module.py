@@ -6,7 +6,6 @@ evaluation are here. The position in the data is this module's state, as of the 
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -186,6 +185,7 @@ class TextDataModule(BatchPlan, Position):
         self.predict_path: str | None = None
         self.predicted = 0
         """Rows of what is predicted that are answered already."""
+        self._predicting: tuple[str | None, Source] | None = None
 
     @property
     def lengths(self) -> str:
@@ -207,6 +207,13 @@ class TextDataModule(BatchPlan, Position):
         """:meth:`prepare`, refusing long documents where the configuration counts them as bad."""
         long = "long" in (self.source_config.also_bad or ())
         return refuse_long(self.prepare, self.max_length) if long else self.prepare
+
+    windowed: ClassVar[bool] = False
+    """Documents are evaluated one by one, in windows, instead of packed."""
+
+    def for_evaluation(self, prepare: Prepare) -> Prepare:
+        """``prepare`` with what only evaluation needs."""
+        return prepare
 
     def settle(self, run: RunDirectory | None) -> None:
         """Decide what else the data decides (labels ...), once sources and tokenizer are there."""
@@ -368,10 +375,12 @@ class TextDataModule(BatchPlan, Position):
         """As :meth:`prepare`, for rows that have no labels."""
         return self.prepare(rows)
 
-    @functools.cached_property
+    @property
     def prediction_source(self) -> Source:
-        """What is predicted, opened."""
-        return prediction_source(self)
+        """What is predicted, opened once."""
+        if self._predicting is None or self._predicting[0] != self.predict_path:
+            self._predicting = self.predict_path, prediction_source(self)
+        return self._predicting[1]
 
     @property
     def prediction_batch_size(self) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.decoding.config import GenerationConfig
-from lightning_nlp.decoding.generate import generate
+from lightning_nlp.decoding.generate import hypotheses
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.tasks.base import made
 from lightning_nlp.tasks.prompting import PromptConfig
@@ -27,9 +28,18 @@ class ContinuingHead(TokenHead):
         self, backbone: Transformer, prompts: list[list[int]], generation: GenerationConfig, **options: Any
     ) -> list[list[int]]:
         """Token ids that follow each prompt (``bos`` included by the caller)."""
+        found = self.hypotheses(backbone, prompts, generation, scored=generation.n_best > 1, **options)
+        return [best[0].tokens for best in found]
+
+    def hypotheses(
+        self, backbone: Transformer, prompts: list[list[int]], generation: GenerationConfig, **options: Any
+    ) -> list[list[Hypothesis]]:
+        """The ``n_best`` continuations of each prompt with their scores; ``options`` as of
+        :func:`lightning_nlp.decoding.generate.hypotheses`.
+        """
         assert self.tokenizer is not None
         pad, end = self.tokenizer.pad_id, self.prompt.end_id
-        return generate(
+        return hypotheses(
             backbone,
             lambda hidden: self.written(backbone, hidden),
             prompts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.tasks.answers import AnsweringHead, last_answer
@@ -32,9 +33,7 @@ class PromptedHead(AnsweringHead, ContinuingHead):
         first, answer = last_answer(batch["labels"][row])
         return (tokens[: first + 1] if answer else tokens[real]).tolist()  # type: ignore[no-any-return]
 
-    def write(
+    def written_for(
         self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
-    ) -> list[str]:
-        assert self.tokenizer is not None
-        found = self.continuations(backbone, questions, generation, **options)
-        return [self.tokenizer.decode(ids) for ids in found]
+    ) -> list[list[Hypothesis]]:
+        return self.hypotheses(backbone, questions, generation, **options)

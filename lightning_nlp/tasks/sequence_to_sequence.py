@@ -11,8 +11,9 @@ from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.decoding.config import GenerationConfig
-from lightning_nlp.decoding.generate import evaluating, generate
+from lightning_nlp.decoding.generate import evaluating, hypotheses
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
@@ -51,7 +52,22 @@ class SequenceToSequenceHead(AnsweringHead):
         generation: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Texts written for the sources ``[B, S]`` (``source_segments [B, S]``: 0 is padding).
+        """The best text for each of the sources ``[B, S]`` (``source_segments [B, S]``: 0 is padding)."""
+        assert self.tokenizer is not None
+        several = (generation or self.generation).n_best > 1
+        found = self.hypotheses(backbone, source_tokens, source_segments, generation, scored=several, **kwargs)
+        return [self.tokenizer.decode(best[0].tokens) for best in found]
+
+    def hypotheses(
+        self,
+        backbone: Transformer,
+        source_tokens: Tensor,
+        source_segments: Tensor | None = None,
+        generation: GenerationConfig | None = None,
+        **kwargs: Any,
+    ) -> list[list[Hypothesis]]:
+        """The ``n_best`` texts written for each source, with their scores; see
+        :func:`lightning_nlp.decoding.generate.hypotheses` for ``kwargs``.
 
         Raises:
             ConfigError: it is not known what a target starts with.
@@ -61,7 +77,7 @@ class SequenceToSequenceHead(AnsweringHead):
             raise ConfigError("backbone.decoder_start_id is not set and there is no data to take it from")
         with torch.no_grad(), evaluating(backbone):
             memory = backbone.encode(source_tokens, source_segments)
-        found = generate(
+        return hypotheses(
             backbone,
             lambda hidden: self.written(backbone, hidden),
             [[self.decoder_start_id]] * len(source_tokens),
@@ -72,7 +88,6 @@ class SequenceToSequenceHead(AnsweringHead):
             memory_segments=source_segments,
             **kwargs,
         )
-        return [self.tokenizer.decode(ids) for ids in found]
 
     def encode_source(self, text: str) -> list[int]:
         """Token ids of a source as in training: with what stands around it and its end token, but never cut.
@@ -90,11 +105,11 @@ class SequenceToSequenceHead(AnsweringHead):
         real = batch["source_segments"][row] > 0
         return batch["source_tokens"][row][real].tolist()  # type: ignore[no-any-return]
 
-    def write(
+    def written_for(
         self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
-    ) -> list[str]:
+    ) -> list[list[Hypothesis]]:
         tokens, segments = padded(questions, 0, backbone.embedding_weight.device)
-        return self.answers(backbone, tokens, segments, generation, **options)
+        return self.hypotheses(backbone, tokens, segments, generation, **options)
 
     def signatures(self) -> dict[str, str]:
         found = super().signatures()

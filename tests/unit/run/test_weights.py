@@ -18,7 +18,11 @@ def mean(*states):
 
 def test_the_numbers_of_fairseqs_test():
     """tests/test_average_checkpoints.py of fairseq; whole numbers are not averaged here but taken from the newest."""
-    old = {"a": torch.tensor([100.0]).double(), "b": torch.tensor([[1.0, 2, 3], [4, 5, 6]]), "c": torch.tensor([7, 8, 9])}
+    old = {
+        "a": torch.tensor([100.0]).double(),
+        "b": torch.tensor([[1.0, 2, 3], [4, 5, 6]]),
+        "c": torch.tensor([7, 8, 9]),
+    }
     new = {"a": torch.tensor([1.0]).double(), "b": torch.ones(2, 3), "c": torch.tensor([2, 2, 2])}
     found = mean(old, new)
     assert found["a"].tolist() == [50.5] and found["a"].dtype == torch.float64
