@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 import lightning_nlp
 from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.compile import CompileBlocks
+from lightning_nlp.callbacks.ema import EMA
 from lightning_nlp.callbacks.log import MetricsLog
 from lightning_nlp.callbacks.progress import Progress
 from lightning_nlp.callbacks.random_state import RandomState
@@ -232,6 +233,7 @@ class Trainer(L.Trainer):
             "tokens": self.tokens,
             "metrics": self.checkpoints.metrics,
             "monitor": {"name": self.monitor, "mode": self.monitor_mode},
+            "ema": next((callback.settings for callback in self.callbacks if isinstance(callback, EMA)), None),  # type: ignore[attr-defined]
             "data_ranks": data_ranks(self),
             "world_size": self.world_size,
             "threads": torch.get_num_threads(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +39,7 @@ class PredictionWriter(Callback):
 
     def __init__(self, output: Path, facts: dict[str, Any] | None = None, *, overwrite: bool = False) -> None:
         self.output, self.facts, self.overwrite = output, facts or {}, overwrite
-        self.written = self.failed = self.before = 0
+        self.written = self.failed = 0
         self._all: dict[str, Any] = {}
         self._stream: BinaryIO | None = None
 
@@ -87,7 +88,8 @@ class PredictionWriter(Callback):
         else:
             write_json(self.state_file, {"complete": False, "of": self._all})
             self.output.touch()
-        self.before = self.written
+        if self.written:
+            print(f"going on after {self.written} predictions in {self.output}", file=sys.stderr)
         return self.written
 
     def _check_same(self) -> None:

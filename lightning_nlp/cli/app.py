@@ -345,6 +345,8 @@ def main(argv: list[str]) -> int:
         code, reason = exit_codes.CONFIGURATION, first_line(mistake)
     except (DataError, CheckpointError) as mistake:
         code, reason = exit_codes.FAILED, first_line(mistake)
+    except BrokenPipeError:  # `| head` has read enough: the dispatcher knows
+        raise
     except KeyboardInterrupt:
         code, reason = exit_codes.INTERRUPTED, "interrupted"
     except SystemExit as stop:  # --help, --print_config

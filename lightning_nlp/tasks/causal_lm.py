@@ -28,13 +28,7 @@ class CausalLMHead(ContinuingHead):
 
     arrangements: ClassVar[tuple[str, ...]] = ("decoder",)
     metrics: LanguageModelMetrics  # type: ignore[assignment]
-    metric_names: ClassVar[tuple[str, ...]] = (
-        "loss",
-        "perplexity",
-        "bits_per_byte",
-        "byte_perplexity",
-        "word_perplexity",
-    )
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
 
     def __init__(
         self,
@@ -64,8 +58,13 @@ class CausalLMHead(ContinuingHead):
         words = batch["words"].sum() if "words" in batch else 0
         self.metrics.update(loss_sum, count, batch["bytes"].sum(), words, text_loss)
 
+    def compute(self) -> dict[str, float]:
+        """While a model is trained, three numbers; validate and test say bits a byte in other units too."""
+        values = super().compute()
+        return values if self.thorough else {name: values[name] for name in self.metric_names if name in values}
+
     def signatures(self) -> dict[str, str]:
-        of_text = dict.fromkeys(self.metric_names[2:], self.metrics.text_signature)
+        of_text = dict.fromkeys(("bits_per_byte", "byte_perplexity", "word_perplexity"), self.metrics.text_signature)
         return {"loss": self.metrics.signature, "perplexity": self.metrics.signature, **of_text}
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
