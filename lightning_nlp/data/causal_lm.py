@@ -74,16 +74,29 @@ class CausalLMData(TextDataModule):
                 if example is not None:
                     example.words = words_in(row["text"]) if isinstance(row["text"], str) else 0
                     if self.eval_stride is not None:
-                        found[number] = in_windows(example, self.max_length, self.eval_stride)
+                        assert self.tokenizer is not None
+                        eos = self.tokenizer.eos_id
+                        found[number] = in_windows(example, self.max_length, self.eval_stride, eos)
             return found
 
         return prepared
 
 
-def in_windows(example: Example, length: int, stride: int) -> Example | None:
-    """A document in overlapping pieces; each label is in one of them."""
+def in_windows(example: Example, length: int, stride: int, eos_id: int | None) -> Example | None:
+    """A document in overlapping pieces; each label is in one of them.
+
+    The windows are those of the text alone, as where no end token is predicted; its end is put to the only one, or has
+    one of its own.
+    """
+    pairs = len(example.tokens)
+    text = pairs - (eos_id is not None and int(example.labels[-1]) == eos_id)
+    spans = rolling_windows(text, length, stride)
+    if text < pairs <= length:
+        spans = [(0, 0, pairs)]
+    elif text < pairs:
+        spans.append((pairs - length, text, pairs))
     pieces = []
-    for start, first, stop in rolling_windows(len(example.tokens), length, stride):
+    for start, first, stop in spans:
         labels = np.array(example.labels[start:stop])
         labels[: first - start] = IGNORED
         piece = Example(example.tokens[start:stop], labels, f"{example.id}@{first}" if first else example.id)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
@@ -48,15 +49,20 @@ class CausalLMHead(ContinuingHead):
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         labels, hidden = batch["labels"], self.hidden(backbone, batch)
-        loss_sum, count = self.loss(backbone, hidden, labels)
-        text_loss = loss_sum.double()
-        if self.tokenizer is not None:  # an end token spells nothing: it does not count in what is said of the text
-            ids = [end for end in (self.tokenizer.eos_id, self.prompt.end_id) if end is not None]
-            ends = torch.isin(labels, torch.tensor(ids, dtype=labels.dtype, device=labels.device))
-            if ends.any():
-                text_loss = text_loss - self.loss(backbone, hidden[ends], labels[ends])[0].double()
+        ends = self.ends(labels)  # they spell nothing, and do not count in what is said of the text
+        text_loss, count = self.loss(backbone, hidden, labels.masked_fill(ends, IGNORED))
+        loss_sum = text_loss.double()
+        if ends.any():
+            end_loss, end_count = self.loss(backbone, hidden[ends], labels[ends])
+            loss_sum, count = loss_sum + end_loss.double(), count + end_count
         words = batch["words"].sum() if "words" in batch else 0
         self.metrics.update(loss_sum, count, batch["bytes"].sum(), words, text_loss)
+
+    def ends(self, labels: Tensor) -> Tensor:
+        """bool, True where ``labels`` are tokens that end a text or a turn."""
+        known = self.tokenizer.eos_id if self.tokenizer is not None else None
+        ids = [end for end in (known, self.prompt.end_id) if end is not None]
+        return torch.isin(labels, torch.tensor(ids, dtype=labels.dtype, device=labels.device))
 
     def compute(self) -> dict[str, float]:
         """While a model is trained, three numbers; validate and test say bits a byte in other units too."""

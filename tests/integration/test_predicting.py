@@ -61,7 +61,7 @@ def test_every_row_has_a_line(whole, texts):
     assert failed == sorted({*range(0, 400, 50), *range(0, 400, 70)})
     rest = [record for record in records if "error" not in record]
     assert all(record["log_likelihood"] < 0 and record["score"] < 0 for record in rest)
-    assert max(record["tokens"] for record in rest) > 3 * 64  # in windows
+    assert max(record["tokens"] for record in rest) > 2 * 64  # in windows
 
 
 def test_killed_twice_it_is_the_same_file(trained, texts, whole, tmp_path, capsys):
@@ -109,7 +109,9 @@ def test_output_over_the_input_is_refused(trained, texts, capsys):
 def several(corpus, tmp_path_factory):
     """A run that kept its last checkpoints, with a moving average."""
     root = tmp_path_factory.mktemp("several")
-    config = runs.write_config(root / "tiny.yaml", corpus, max_steps=12, validate_every=4, keep_last=3)
+    config = runs.write_config(
+        root / "tiny.yaml", corpus, max_steps=12, validate_every=4, checkpoint_every=4, keep_last=3
+    )
     average = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay", 0.8]
     assert main([str(part) for part in ["fit", "-c", config, "--root", root, "--name", "run", *average]]) == 0
     return root / "run"
@@ -153,7 +155,10 @@ def test_validation_scores_are_those_of_the_moving_average(several):
     for step in (8, 12):
         assert main(["validate", "--run", str(several), "--ckpt_path", str(step)]) == 0
         report = json.loads((several / "validate.json").read_text())
-        assert report["metrics"]["val/loss"] == logged[step] and report["weights"] == "ema"
+        assert report["metrics"]["val/loss"] == pytest.approx(logged[step], rel=1e-6) and report["weights"] == "ema"
+        assert main(["validate", "--run", str(several), "--ckpt_path", f"{step}@raw"]) == 0
+        raw = json.loads((several / "validate.json").read_text())["metrics"]["val/loss"]
+        assert raw != pytest.approx(logged[step], rel=1e-4)
 
 
 def test_a_killed_run_on_two_ranks_has_the_same_average(corpus, tmp_path):
