@@ -115,6 +115,8 @@ class Trainer(L.Trainer):
         self.log_every = log_every_n_steps
 
         given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        if sum(isinstance(callback, EMA) for callback in given_callbacks) > 1:
+            raise ConfigError("trainer.callbacks holds EMA twice, with different settings: there can be one average")
         # Order matters within a step: numbers are logged, then saved, then a signal may end the run.
         ours: list[Callback] = [RandomState(), MetricsLog(), Samples()]
         if compile is not None:

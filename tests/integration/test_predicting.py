@@ -162,12 +162,15 @@ def test_validation_scores_are_those_of_the_moving_average(several):
 
 
 def test_a_killed_run_on_two_ranks_has_the_same_average(corpus, tmp_path):
-    config = runs.write_config(tmp_path / "tiny.yaml", corpus, max_steps=10, validate_every=5, checkpoint_every=3)
+    config = runs.write_config(tmp_path / "tiny.yaml", corpus, max_steps=8, validate_every=4, checkpoint_every=3)
     more = ["--trainer.callbacks+=EMA", "--trainer.devices", 2, "--trainer.strategy", "ddp"]
     args = ["fit", "-c", config, *more, "--run"]
     runs.run(*args, tmp_path / "whole")
     killed([*args, tmp_path / "killed"], tmp_path / "killed" / "metrics.jsonl", 5)
-    runs.run(*args, tmp_path / "killed")
+    runs.run(*args, tmp_path / "killed")  # the same command, which adds no second average
+    runs.run("fit", "-c", config, "--run", tmp_path / "plain", *more[1:])
     for part in ("raw", "ema"):
-        one, other = (state(tmp_path / name, 10, part) for name in ("whole", "killed"))
+        one, other = (state(tmp_path / name, 8, part) for name in ("whole", "killed"))
         assert one.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    without = state(tmp_path / "plain", 8, "raw")  # an average changes nothing of the training
+    assert all(torch.equal(value, without[name]) for name, value in state(tmp_path / "whole", 8, "raw").items())

@@ -206,3 +206,8 @@ def test_begun_later_it_begins_with_the_weights_there_are(tmp_path, capsys):
 def test_impossible_values(values, message):
     with pytest.raises(ConfigError, match=message):
         EMA(**values)
+
+
+def test_there_is_one_average(tmp_path):
+    with pytest.raises(ConfigError, match="holds EMA twice"):
+        fit(tmp_path, EMA(0.9), 4, callbacks=[EMA(0.8)])
