@@ -112,12 +112,10 @@ class CommandLine(LightningCLI):
         elif self.verb != "fit":
             raise ConfigError(f"{self.verb} needs --run RUN: the directory of a trained run")
         self.config = parser.parse_args([self.verb, *inserted, *self.command_args])
-        trainer = self.settings["trainer"]
-        if isinstance(trainer.get("callbacks"), list):
-            # A command that adds one (`+=`) and is given again, by its user or to another rank, adds it to a saved one.
-            trainer["callbacks"] = [
-                each for n, each in enumerate(found := trainer["callbacks"]) if each not in found[:n]
-            ]
+        given = self.settings["trainer"].get("callbacks")
+        if isinstance(given, list):
+            # A command that adds one (`+=`) and is given again, to go on or to another rank, adds it to what was saved.
+            self.settings["trainer"]["callbacks"] = [each for n, each in enumerate(given) if each not in given[:n]]
         if inserted:
             before = yaml.safe_load(Path(inserted[1]).read_text())
             for part in ("model", "data"):
