@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,6 @@ from lightning_nlp.data.module import Prepare, TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, causal_lm, in_turn, rolling_windows
 from lightning_nlp.data.prepared.encoded import token_ids, utf8_size
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.metrics.language_model import words_in
 from lightning_nlp.run.directory import RunDirectory
 
 
@@ -104,3 +104,8 @@ def in_windows(example: Example, length: int, stride: int, eos_id: int | None) -
         pieces.append(piece)
     pieces[0].bytes, pieces[0].words = example.bytes, example.words
     return in_turn(pieces)
+
+
+def words_in(text: str) -> int:
+    """Words as lm-evaluation-harness counts them: what ``\\s+`` separates, empty ones at the ends included."""
+    return len(re.split(r"\s+", text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import torch
@@ -72,8 +71,3 @@ class LanguageModelMetrics(Metric):
 def bounded_exp(value: float) -> float:
     """The exponential, without overflow."""
     return math.exp(min(value, 700.0))
-
-
-def words_in(text: str) -> int:
-    """Words as lm-evaluation-harness counts them: what ``\\s+`` separates, empty ones at the ends included."""
-    return len(re.split(r"\s+", text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_nlp.data.causal_lm import CausalLMData, in_windows
+from lightning_nlp.data.causal_lm import CausalLMData, in_windows, words_in
 from lightning_nlp.data.objectives import IGNORED, causal_lm, rolling_windows
 from lightning_nlp.data.tokenizers.config import TokenizerConfig
 from lightning_nlp.errors import ConfigError
@@ -72,3 +72,8 @@ def test_mistakes(tmp_path):
     for stride in (0, 9):
         with pytest.raises(ConfigError, match=r"data.eval_stride must be in \[1, 8\]"):
             CausalLMData(str(tmp_path / "a.txt"), max_length=8, eval_stride=stride)
+
+
+@pytest.mark.parametrize(("text", "words"), [("", 1), ("one", 1), ("one two", 2), (" a\n\tb ", 4), ("a\u00a0b", 2)])
+def test_words_are_counted_as_the_harness_counts_them(text, words):
+    assert words_in(text) == words

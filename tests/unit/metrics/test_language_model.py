@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from lightning_nlp.metrics.language_model import LanguageModelMetrics, words_in
+from lightning_nlp.metrics.language_model import LanguageModelMetrics
 
 
 def filled(batches: list[tuple[float, int, int]]) -> LanguageModelMetrics:
@@ -103,8 +103,3 @@ def test_perplexities_of_the_text_leave_out_end_tokens():
     assert [values[name] for name in ("bits_per_byte", "byte_perplexity", "word_perplexity")] == pytest.approx(
         [2, 4, 32]
     )
-
-
-@pytest.mark.parametrize(("text", "words"), [("", 1), ("one", 1), ("one two", 2), (" a\n\tb ", 4), ("a\u00a0b", 2)])
-def test_words_are_counted_as_the_harness_counts_them(text, words):
-    assert words_in(text) == words
