@@ -1,6 +1,6 @@
 """Reading rows of local files beside the ``datasets`` library: as a stream, in order by number, and in shuffled blocks.
 
-python -m benchmarks.reading [--json FILE] [--quick]
+python -m benchmarks.reading [--kind csv] [--json FILE] [--quick]
 
 A step reads 200,000 rows of 3 to 200 words: the library reads a stream in chunks of ten megabytes, and a smaller step
 would now and then meet none. Opening a file, and the library's copy of it, is not counted.
@@ -103,6 +103,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--rounds", type=int, default=harness.ROUNDS)
+    parser.add_argument("--kind", choices=KINDS, action="append", help="formats to read (default: all)")
     parser.add_argument("--quick", action="store_true", help="one format, a round: does it run?")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name, derived_in(name):
         write(Path(name), 2_000 if options.quick else 200_000)
-        for kind, way in itertools.product(["jsonl"] if options.quick else KINDS, WAYS):
+        for kind, way in itertools.product(options.kind or (["jsonl"] if options.quick else KINDS), WAYS):
             ask = {"path": f"{name}/a.{kind}", "way": way, "step": STEP // 100 if options.quick else STEP}
             specs = {
                 who: ["-m", "benchmarks.reading", "--contestant", json.dumps({"who": who, **ask})]

@@ -17,6 +17,9 @@ HEAVY = {
 }
 LIGHT = {
     "generate": ("lightning_nlp.cli.generate:main", "text from a trained language model"),
+    "translate": ("lightning_nlp.cli.interactive:translate_main", "standard input, a line for every line"),
+    "summarise": ("lightning_nlp.cli.interactive:summarise_main", "the same in short"),
+    "chat": ("lightning_nlp.cli.interactive:chat_main", "talk with a model of dialogues"),
     "import": ("lightning_nlp.cli.interop:import_main", "make a run out of a Hugging Face folder"),
     "export": ("lightning_nlp.cli.interop:export_main", "write a trained model for other libraries"),
     "prepare": ("lightning_nlp.cli.prepare:main", "tokenise the data of a configuration once, into shards"),
@@ -31,6 +34,7 @@ examples:
   lightning-nlp fit -c configs/quickstart.yaml --name mine --data.path my_texts/
   lightning-nlp fit --run runs/quickstart                       go on exactly where it stopped
   lightning-nlp generate --run runs/quickstart --prompt "The "
+  lightning-nlp translate --run runs/translation < texts.txt    a line for every line; also summarise, and chat
 """
 
 

@@ -48,10 +48,12 @@ SCHEDULES = {
     "constant": "lightning_nlp.optim.schedules:constant",
     "linear": "lightning_nlp.optim.schedules:linear",
     "cosine": "lightning_nlp.optim.schedules:cosine",
+    "inverse_sqrt": "lightning_nlp.optim.schedules:inverse_sqrt",
 }
 BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",
     "stdlib_modules": "lightning_nlp.data.builders.stdlib_modules:build",
+    "stdlib_summaries": "lightning_nlp.data.builders.stdlib_summaries:build",
     "numbers": "lightning_nlp.data.builders.numbers:build",
     "number_chat": "lightning_nlp.data.builders.number_chat:build",
     "number_facts": "lightning_nlp.data.builders.number_facts:build",
@@ -64,6 +66,9 @@ METRICS = {
     "exact_match": "lightning_nlp.metrics.answers:ExactMatch",
     "token_f1": "lightning_nlp.metrics.answers:TokenF1",
     "distinct": "lightning_nlp.metrics.distinct:Distinct",
+}
+CALLBACKS = {
+    "Pictures": "lightning_nlp.callbacks.pictures:Pictures",
 }
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",

@@ -63,7 +63,9 @@ class Progress(Callback):
         if not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        # Of each task, or source of a mixture, the loss is enough for a line; the others stand in metrics.jsonl.
+        brief = {name: value for name, value in values.items() if name.count("/") == 1 or name.endswith("/loss")}
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in brief.items())
         self._show(f"step {trainer.global_step}/{trainer.max_steps}  {shown}", keep=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

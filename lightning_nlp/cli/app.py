@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
 from lightning_nlp.callbacks.predictions import PredictionWriter
+from lightning_nlp.callbacks.report import Report
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
@@ -30,7 +31,7 @@ from lightning_nlp.run import exit_codes, manifest
 from lightning_nlp.run.choice import Choice, choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.exit_codes import GracefulExit
-from lightning_nlp.run.files import write_json, write_text
+from lightning_nlp.run.files import write_text
 from lightning_nlp.tasks.base import TaskModule
 from lightning_nlp.tasks.initial import InitialWeights
 from lightning_nlp.trainer import Trainer
@@ -46,6 +47,9 @@ VERBS = {
     "predict": {"model", "dataloaders", "datamodule", "return_predictions"},
 }
 
+SPLITS = {"validate": "validation", "test": "test"}
+"""Verbs that write a report, and what they evaluate."""
+
 
 class CommandLine(LightningCLI):
     """One verb of the command line. Precedence: defaults < the run's config < ``-c`` files in order < flags."""
@@ -56,10 +60,9 @@ class CommandLine(LightningCLI):
         self.run: RunDirectory | None = None
         self.choice: Choice | None = None
         self.checkpoint: manifest.Checkpoint | None = None
-        for task in registry.TASKS:  # short class names work in YAML once their classes are imported
-            registry.load(registry.TASKS, task)
-        for data in registry.DATA:
-            registry.load(registry.DATA, data)
+        for known in (registry.TASKS, registry.DATA, registry.CALLBACKS):
+            for name in known:  # short class names work in YAML once their classes are imported
+                registry.load(known, name)
         super().__init__(
             model_class=TaskModule,
             datamodule_class=TextDataModule,
@@ -215,6 +218,8 @@ class CommandLine(LightningCLI):
             config["logger"] = False  # the curves in the run are those of its training
         if self.verb == "fit":
             config["callbacks"] = [*(config["callbacks"] or []), SaveConfig(self.save_config)]
+        if self.verb in SPLITS:
+            config["callbacks"] = [*(config["callbacks"] or []), Report()]
         if self.verb == "predict":
             config["callbacks"] = [*(config["callbacks"] or []), self._prediction_writer()]
         return Trainer(**config)
@@ -288,7 +293,9 @@ class CommandLine(LightningCLI):
             "metrics": values,
             "signatures": signatures,
         }
-        write_json(self.run.path / f"{verb}.json", report)
+        (examples,) = (item for item in self.trainer.callbacks if isinstance(item, Report))  # type: ignore[attr-defined]
+        path = examples.write(self.run.reports, f"{verb}.{SPLITS[verb]}", report)
+        self.say(f"report with examples: {path}")
 
     def predict(self, **kwargs: Any) -> None:
         (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))  # type: ignore[attr-defined]

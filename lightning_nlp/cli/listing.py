@@ -45,6 +45,7 @@ DESCRIPTIONS = {
     "constant": "warm-up, then the same learning rate",
     "linear": "warm-up, then a straight line to `final`",
     "cosine": "warm-up, then half a cosine to `final`",
+    "inverse_sqrt": "warm-up, then 1 / sqrt(step) (Vaswani); needs no end",
     "bleu": "word n-grams of translations, as sacreBLEU's, 0 to 100",
     "chrf": "character n-grams of translations, as sacreBLEU's, 0 to 100; chrF++ with word_order 2",
     "ter": "edits a word, as sacreBLEU's, in percent; lower is better",
@@ -52,6 +53,7 @@ DESCRIPTIONS = {
     "exact_match": "share of texts that are the reference",
     "token_f1": "F1 of words, as SQuAD's, 0 to 1",
     "distinct": "distinct1, distinct2: different words, and pairs, by all",
+    "Pictures": "confusion matrix and attention maps (--trainer.callbacks+=Pictures); besides, all of Lightning's",
     "gpt2": "GPT-2, decoder",
     "llama": "Llama 1 to 3, decoder",
     "mistral": "Mistral, decoder with a window",
@@ -68,6 +70,7 @@ DESCRIPTIONS = {
     "bart": "BART, encoder-decoder",
     "marian": "Marian (Opus-MT), encoder-decoder",
     "stdlib_docs": "language modelling: documentation of the standard library, a document a module",
+    "stdlib_summaries": "summarisation: documentation strings -> the line they begin with",
     "stdlib_modules": "classification: documentation string -> package of the standard library",
 }
 PARTS = {
@@ -128,6 +131,7 @@ REGISTRIES = {
     "optimizers": registry.OPTIMIZERS,
     "schedules": registry.SCHEDULES,
     "metrics": registry.METRICS,
+    "callbacks": registry.CALLBACKS,
     "families": registry.FAMILIES,
     "samples": registry.BUILDERS,
 }

@@ -81,16 +81,23 @@ def one_line(message: str, flags: list[str]) -> str:
         flags: known flags, for hints.
     """
     text = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    prefix = prefix_of(flags)
+    flags = [f"{prefix}{flag}" for flag in flags]
     for pattern in UNKNOWN:
         if match := re.search(pattern, text):
             group = match.groupdict().get("group")
-            return unknown_key(f"{group}.{match['key']}" if group else match["key"], flags)
+            key = match["key"].lstrip("-").removeprefix("init_args.")
+            return unknown_key(prefix + (f"{group}.{key}" if group else key), flags)
     keys = re.findall(r"[Pp]arser key ['\"]?([\w.\-]+)['\"]?", text)
-    key = full_key(keys[-1], flags) if keys else ""
+    key = full_key(prefix + keys[-1].removeprefix("init_args."), flags) if keys else ""
     if (match := re.search(CLASS_NAME, text)) and key in ("model", "data"):
-        known = registry.TASKS if key == "model" else registry.DATA
-        hint = nearest(match["name"].rpartition(".")[2], known)
-        return f"{key}: there is no class '{match['name']}'{hint} (known: {', '.join(known)})"
+        classes = registry.TASKS if key == "model" else registry.DATA
+        hint = nearest(match["name"].rpartition(".")[2], classes)
+        return f"{key}: there is no class '{match['name']}'{hint} (known: {', '.join(classes)})"
+    if (match := re.search(CLASS_NAME, text)) and key == "trainer.callbacks":
+        hint = nearest(match["name"].rpartition(".")[2], registry.CALLBACKS)
+        known = f"{', '.join(registry.CALLBACKS)} and those of Lightning"
+        return f"{key}: there is no class '{match['name']}'{hint} (known: {known})"
     if match := re.search(r"Key ['\"]?([\w.\-]+)['\"]? is required", text):
         return f"{full_key(match[1], flags)} is required"
     expected = [part for part in re.findall(r"Expected an? (.+?)(?= - |\.? Got value| Given value|$)", text)]
@@ -98,6 +105,15 @@ def one_line(message: str, flags: list[str]) -> str:
     if key and expected:
         return wrong_value(key, expected, given[1].strip() if given else "")
     return f"{key}: {text}" if key and key not in text else text
+
+
+def prefix_of(flags: list[str]) -> str:
+    """``data.`` or ``model.`` where all flags are those of the parser inside, which leaves it out of its messages."""
+    own = [flag for flag in flags if flag not in ("h", "help", "print_shtab")]
+    for prefix in ("model.", "data."):
+        if own and all(prefix + flag in class_keys() for flag in own):
+            return prefix
+    return ""
 
 
 def wrong_value(key: str, expected: list[str], given: str) -> str:

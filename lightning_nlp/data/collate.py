@@ -57,6 +57,8 @@ class Batch(TypedDict, total=False):
     """Tokens cut off each text."""
     failed: dict[int, dict[str, Any]]
     """Records of rows that cannot be answered, by their place among the rows asked for; in predictions."""
+    origin: str
+    """Evaluated rows of a mixture: the source that all of them are from."""
     task: str
     """Name of the head this batch is for."""
 
@@ -126,8 +128,7 @@ def collate_single(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
     labels = (
         stack(rows, "labels", length, -100) if per_token else torch.from_numpy(np.array([row.labels for row in rows]))
     )
-    places = torch.tensor([row.place for row in rows])
-    return {**common(rows, length, pad_id), "labels": labels, "places": places}
+    return {**common(rows, length, pad_id), "labels": labels}
 
 
 def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
@@ -154,7 +155,8 @@ def collate_pairs(rows: list[Row], pad_id: int, multiple: int = 8) -> Batch:
 
 
 def with_texts(batch: Batch, rows: list[Row]) -> Batch:
-    """The batch of ``rows`` with what they read as, for predictions and for scores of texts."""
+    """The batch of ``rows`` with where they stand and what they read as, for predictions and for scores of texts."""
+    batch["places"] = torch.tensor([row.place for row in rows] or [-1])
     batch["texts"] = [row.text for row in rows] or [""]
     batch["references"] = [row.reference for row in rows] or [None]
     batch["cut"] = [row.cut for row in rows] or [0]

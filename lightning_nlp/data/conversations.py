@@ -12,7 +12,7 @@ from lightning_nlp.data.objectives.dialogue import Turn
 from lightning_nlp.data.sources.bad_rows import BadRowError
 from lightning_nlp.data.tokenizers.config import TokenizerConfig, special
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
-from lightning_nlp.errors import ConfigError, DataError, nearest
+from lightning_nlp.errors import ConfigError, nearest
 
 ROLES = {"system": "<system>", "user": "<user>", "assistant": "<assistant>"}
 
@@ -128,12 +128,14 @@ class Speakers:
         """Who asks where only a text is given."""
         return next((role for role in self.roles if role not in (*self.respond, "system")), self.respond[-1])
 
-    def prompt(self) -> dict[str, Any] | None:
-        """What stands around a question; None before :meth:`settle`."""
+    def prompt(self, history_turns: int | None) -> dict[str, Any] | None:
+        """What stands around a question after so many turns at most; None before :meth:`settle`."""
         if not self.markers:
             return None
         after = [self.end_id, *self.markers[self.responder].tolist()]
-        return {"before": self.markers[self.asker].tolist(), "after": after, "end_id": self.end_id}
+        system = self.markers["system"].tolist() if "system" in self.markers else []
+        around = {"before": self.markers[self.asker].tolist(), "after": after, "end_id": self.end_id}
+        return {**around, "system": system, "history_turns": history_turns}
 
     def turns(self, row: dict[str, Any]) -> list[tuple[str, str]]:
         """``(role, text)`` of the turns of a row with ``messages``, or with ``prompt`` and ``response``.
@@ -160,11 +162,12 @@ class Speakers:
         return turns
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """The texts of a row for training a tokenizer; none of a bad one."""
-        try:
-            return [text for _, text in self.with_response(row)]
-        except DataError:  # whether it stops the run is decided where it is used
-            return []
+        """The texts of a row for training a tokenizer.
+
+        Raises:
+            BadRowError: it has nothing to learn from.
+        """
+        return [text for _, text in self.with_response(row)]
 
     def encoded(self, tokenizer: Tokenizer, conversations: list[list[tuple[str, str]]]) -> list[list[Turn]]:
         """Conversations as tokens."""

@@ -77,7 +77,7 @@ class DialoguePairsData(EncoderDecoderData):
         self.speakers.settle(self.tokenizer, self.max_source_length)
 
     def facts(self) -> dict[str, Any]:
-        around = self.speakers.prompt()
+        around = self.speakers.prompt(self.history_turns)
         return super().facts() if around is None else {**super().facts(), "prompt": around}
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:

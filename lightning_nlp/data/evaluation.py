@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_nlp.data.batches import Batches
@@ -13,7 +12,7 @@ from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.documents import Prepare, with_keys
 from lightning_nlp.data.order.lanes import Row, pack, single
 from lightning_nlp.data.prepared.encoded import Encoded
-from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, announce, examine, located, policy_of
+from lightning_nlp.data.sources.bad_rows import BadRow, Skipped, examine
 from lightning_nlp.data.sources.source import Source
 from lightning_nlp.errors import ConfigError, DataError
 
@@ -59,6 +58,8 @@ def readable(data: TextDataModule, prepare: Prepare) -> Prepare:
 class EvalRows:
     """Every example of a split exactly once, on any number of ranks; all ranks yield equally many micro-batches.
 
+    A row, and a micro-batch, holds examples of one source of a mixture alone, so that each can be measured by itself.
+
     Args:
         source: the rows.
         prepare: rows to examples.
@@ -91,26 +92,27 @@ class EvalRows:
         self.micro_batch, self.data_ranks, self.rank = micro_batch, data_ranks, rank
 
     def _examples(self) -> Iterator[Example]:
-        rows, found, number, bad = self.source.scan(0), False, 0, 0
+        rows, found, number, skipped = self.source.scan(0), False, 0, Skipped(self.source)
         while chunk := with_keys(list(islice(rows, 64)), number):
-            for place, example in enumerate(examine(self.prepare, chunk, self.source), number):
+            for row, example in zip(chunk, examine(self.prepare, chunk, self.source), strict=True):
                 if isinstance(example, BadRow):
-                    if example.kind != FILTERED:
-                        bad += 1
-                        message = functools.partial(located, self.source, chunk[place - number], example)
-                        policy_of(self.source).check(place, bad, place + 1, self.source.name, message)
-                        announce(example.kind, message)
+                    skipped.check(row, example, number)
                 elif example is not None:
-                    found, example.place = True, place
-                    yield from example.parts
-            number += len(chunk)
+                    found, example.place = True, number
+                    for part in example.parts:
+                        part.origin = row.get("origin", "")
+                        yield part
+                number += 1
+        name = self.source.name
+        if not number:
+            raise DataError(f"the {name} data has no rows (data.validation_fraction of a short stream may be none)")
         if not found:
-            raise DataError(f"no document of the {self.source.name} data gives anything to evaluate")
+            raise DataError(f"no document of the {name} data gives anything to evaluate{skipped}")
 
-    def _packed(self) -> Iterator[Row]:
+    def _packed(self, examples: Iterator[Example]) -> Iterator[Row]:
         pieces: list[tuple[Example, int, int]] = []
         room = self.max_length
-        for example in self._examples():
+        for example in examples:
             offset = 0
             while offset < len(example.tokens):
                 take = min(room, len(example.tokens) - offset)
@@ -122,9 +124,8 @@ class EvalRows:
         if pieces:
             yield pack(pieces, self.max_length)
 
-    def _in_lanes(self, lanes: int) -> Iterator[Row]:
+    def _in_lanes(self, examples: Iterator[Example], lanes: int) -> Iterator[Row]:
         """Rows of all lanes in turn; a lane that needs a document takes the next one: the same on all ranks."""
-        examples = self._examples()
         current: list[tuple[Example, int] | None] = [None] * lanes
         while True:
             rows: list[Row] = []
@@ -148,18 +149,23 @@ class EvalRows:
                 return
             yield from rows
 
-    def _single(self) -> Iterator[Row]:
-        examples = self._examples()
+    def _single(self, examples: Iterator[Example]) -> Iterator[Row]:
         if not self.by_length:
             yield from map(single, examples)
         while window := list(islice(examples, 64 * self.micro_batch * self.data_ranks)):
             yield from map(single, sorted(window, key=lambda example: example.bulk))
 
     def __iter__(self) -> Iterator[list[Row]]:
-        rows = self._single() if self.mode == "single" else self._in_lanes(self.lanes) if self.lanes else self._packed()
         number = 0
-        while group := list(islice(rows, self.micro_batch * self.data_ranks)):
-            for place, row in enumerate(group):
-                row.number = number + place if row.ids else -1
-            number += len(group)
-            yield group[self.rank :: self.data_ranks]
+        for origin, examples in groupby(self._examples(), key=lambda example: example.origin):
+            rows = self._rows(examples)
+            while group := list(islice(rows, self.micro_batch * self.data_ranks)):
+                for place, row in enumerate(group):
+                    row.number, row.origin = number + place if row.ids else -1, origin
+                number += len(group)
+                yield group[self.rank :: self.data_ranks]
+
+    def _rows(self, examples: Iterator[Example]) -> Iterator[Row]:
+        if self.mode == "single":
+            return self._single(examples)
+        return self._in_lanes(examples, self.lanes) if self.lanes else self._packed(examples)

@@ -15,7 +15,7 @@ from lightning_nlp.data.collate import Batch
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example
 from lightning_nlp.data.order.documents import with_keys
-from lightning_nlp.data.order.joined import JoinedSource
+from lightning_nlp.data.order.joined import rows_in_turn
 from lightning_nlp.data.permutation import permute
 from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, examine, located
 from lightning_nlp.data.sources.source import Source
@@ -72,8 +72,7 @@ class Documents:
 def sample(source: Source, count: int) -> Iterator[list[dict[str, Any]]]:
     """Rows of a split drawn anywhere, a chunk at a time; of a stream, the first ones. Never one twice."""
     if source.num_rows is None:
-        rows = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
-        left = islice(rows, count)
+        left = islice(rows_in_turn(source), count)
         while chunk := list(islice(left, CHUNK)):
             yield chunk
         return

@@ -77,12 +77,15 @@ class Regression(SingleLabel):
 
     def target(self, value: Any, numbers: dict[str, int]) -> np.float32:
         try:
-            number = float(value)
+            with np.errstate(over="ignore"):
+                number = np.float32(float(value))
+        except OverflowError:
+            number = np.float32(math.inf)
         except (TypeError, ValueError):
             raise BadRowError("wrong_type", f"label '{value}' is no number") from None
-        if not math.isfinite(number):
-            raise BadRowError("wrong_type", f"label '{value}' is not finite")
-        return np.float32(number)
+        if not np.isfinite(number):
+            raise BadRowError("wrong_type", f"label '{str(value)[:40]}' is no finite number of 32 bits")
+        return number
 
     def nothing(self, numbers: dict[str, int]) -> np.float32:
         return np.float32(0)

@@ -18,7 +18,7 @@ from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.arithmetic import batch_size
 from lightning_nlp.data.order.budget import MULTIPLE
 from lightning_nlp.data.order.bulk import BulkStream
-from lightning_nlp.data.order.joined import JoinedSource, open_mixture
+from lightning_nlp.data.order.joined import open_mixture, rows_in_turn
 from lightning_nlp.data.order.lanes import Row
 from lightning_nlp.data.order.mixture import MixtureConfig
 from lightning_nlp.data.order.position import Position
@@ -26,7 +26,7 @@ from lightning_nlp.data.order.sizes import BatchPlan
 from lightning_nlp.data.order.training import training_stream
 from lightning_nlp.data.prediction import prediction_batch_size, prediction_batches, prediction_facts, prediction_source
 from lightning_nlp.data.prepared.lookup import prepared_tokenizer, say, use_prepared
-from lightning_nlp.data.sources.bad_rows import Extra, Policy, refuse_long, usable
+from lightning_nlp.data.sources.bad_rows import Extra, Policy, Skipped, fault_of, refuse_long, usable
 from lightning_nlp.data.sources.filters import Filter
 from lightning_nlp.data.sources.reading import ReadingConfig
 from lightning_nlp.data.sources.source import Format, Source, SourceConfig, open_splits
@@ -156,8 +156,9 @@ class TextDataModule(BatchPlan, Position):
         self.tokenizer_config = tokenizer
         self.columns = columns or {field: field for field in self.fields}
         self.max_length, self.lanes, self.block_rows, self.shuffle = max_length, lanes, block_rows, shuffle
-        for name, value in {"max_length": max_length, "lanes": lanes, "block_rows": block_rows}.items():
-            if value < 1:
+        least = {"max_length": max_length, "lanes": lanes, "block_rows": block_rows, "eval_batch_size": eval_batch_size}
+        for name, value in least.items():
+            if value is not None and value < 1:
                 raise ConfigError(f"data.{name} must be at least 1, not {value}")
         self.mixture, self.packing, self.static_shapes = mixture, packing, static_shapes
         self.batch = batch_size(
@@ -219,13 +220,14 @@ class TextDataModule(BatchPlan, Position):
         """Decide what else the data decides (labels ...), once sources and tokenizer are there."""
 
     def facts(self) -> dict[str, Any]:
-        """What the model must know: ``vocab_size, pad_id, max_length`` and, in subclasses, ``labels``."""
+        """What the model must know: ``vocab_size, pad_id, max_length, sources`` and, in subclasses, ``labels``."""
         if self.tokenizer is None:
             return {}
         return {
             "vocab_size": self.tokenizer.vocab_size,
             "pad_id": self.tokenizer.pad_id,
             "max_length": self.max_length,
+            "sources": list(self.mixture.sources),
         }
 
     # Set-up ---------------------------------------------------------------------------------------------------
@@ -279,10 +281,23 @@ class TextDataModule(BatchPlan, Position):
         return self.trainer is None or self.trainer.is_global_zero
 
     def texts(self) -> Iterator[list[str]]:
-        """The texts of every training document in turn."""
-        source = self.split("train")
-        rows = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
-        return map(self.texts_of, usable(rows, source))
+        """The texts of every training document in turn.
+
+        Raises:
+            DataError: no document has a text; says what became of them.
+        """
+        source, found = self.split("train"), False
+        skipped = Skipped(source)
+        for row in usable(rows_in_turn(source), source, skipped):
+            try:
+                texts = self.texts_of(row)
+            except DataError as error:  # whether it stops the run is decided where it is used
+                skipped.note(row, fault_of(error))
+                continue
+            found = found or any(texts)
+            yield texts
+        if not found:
+            raise DataError(f"there is no text to train a tokenizer on{skipped}")
 
     def config_of(self, source: str) -> SourceConfig:
         """What a source of the mixture, or the only one (''), is opened with."""
@@ -313,8 +328,9 @@ class TextDataModule(BatchPlan, Position):
             DataError: the data has no such split.
         """
         if name not in self.splits:
+            hint = "; data.validation_fraction above 0 holds rows out" if name == "validation" else ""
             raise DataError(
-                f"data.path {self.source_config.path} has no {name} split (it has {', '.join(self.splits)})"
+                f"data.path {self.source_config.path} has no {name} split (it has {', '.join(self.splits)}){hint}"
             )
         return self.splits[name]
 
@@ -344,6 +360,8 @@ class TextDataModule(BatchPlan, Position):
         pad = 0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id
         batch = collate_packed(rows, pad) if self.packed else self.collate_examples(rows, pad)
         batch["task"] = self.task
+        if rows and rows[0].origin:
+            batch["origin"] = rows[0].origin
         return batch
 
     def collate_examples(self, rows: list[Row], pad_id: int) -> Batch:

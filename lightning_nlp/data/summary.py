@@ -22,7 +22,7 @@ def in_words(counts: Mapping[str, int], lengths: str) -> str:
     if counts["dropped"]:
         text += f", {counts['dropped']} dropped (nothing to learn from)"
     if bad := bad_of(skipped):
-        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(skipped.items()) if kind != FILTERED)
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(skipped.items()) if number and kind != FILTERED)
         text += f", {bad} bad rows skipped ({kinds})"
     if skipped.get(FILTERED):
         text += f", {skipped[FILTERED]} filtered out"

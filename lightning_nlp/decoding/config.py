@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lightning_nlp.errors import ConfigError, nearest
@@ -106,6 +106,11 @@ class GenerationConfig:
             raise ConfigError(
                 f"generation.n_best {self.n_best} is more than beams {self.beams}: raise beams, or sample"
             )
+
+    def greedy(self) -> GenerationConfig:
+        """The same limits, penalties and bans, but always the likeliest token: no sampling, no search."""
+        none = {"top_k": None, "top_p": None, "min_p": None, "typical_p": None}
+        return replace(self, temperature=0.0, beams=1, n_best=1, **none)  # type: ignore[arg-type]
 
     def normalised(self, log_probability: float, length: int) -> float:
         """The score of a hypothesis of ``length`` tokens, the end token included."""

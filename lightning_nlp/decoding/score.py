@@ -25,16 +25,17 @@ def score(
     bos_id: int | None = None,
     memory: Tensor | None = None,
     memory_segments: Tensor | None = None,
+    bidirectional: bool = False,
 ) -> list[list[float]]:
     """Log-probability (nats) of every token of each continuation, given its prompt and the tokens before it.
 
-    A text too long for the model loses the beginning of its prompt. The sum over a hypothesis with its end token is
-    its ``log_probability``.
+    A text too long for the model loses the beginning of its prompt, as in generation. The sum over a hypothesis with
+    its end token is its ``log_probability``.
 
     Args:
         continuations: token ids, with the end token where it counts; may be empty.
         pad_id: fills up shorter rows on the right; never looked at.
-        backbone, logits, prompts, bos_id, memory, memory_segments: as for generation.
+        backbone, logits, prompts, bos_id, memory, memory_segments, bidirectional: as for generation.
 
     Raises:
         ConfigError: an empty prompt and no ``bos_id``; another number of continuations than of prompts, or one as
@@ -50,16 +51,20 @@ def score(
     if longest > limit:
         raise ConfigError(f"a continuation of {longest} tokens is longer than backbone.max_length {limit}")
     device = backbone.token_embedding.weight.device
-    rows, places = [], []
+    rows, places, prompt_lengths = [], [], []
     for number, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        begin = (prompt or [bos_id or 0])[-(limit + 1 - max(len(continuation), 1)) :]
+        begin = (prompt or [bos_id or 0])[-max(min(limit - 1, limit + 1 - len(continuation)), 1) :]
         rows.append([*begin, *continuation[:-1]])
+        prompt_lengths.append(len(begin))
         places += [(number, len(begin) - 1 + place) for place in range(len(continuation))]
     width = max(map(len, rows))
     lengths = torch.tensor([len(row) for row in rows], device=device)
     tokens = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows], device=device)
-    segments = (torch.arange(width, device=device) < lengths[:, None]).long()
-    source = {} if memory is None else {"memory": memory, "source_segments": memory_segments}
+    columns = torch.arange(width, device=device)
+    segments = (columns < lengths[:, None]).long()
+    source: dict[str, Tensor | None] = {} if memory is None else {"memory": memory, "source_segments": memory_segments}
+    if bidirectional:
+        source["prefix_mask"] = columns < torch.tensor(prompt_lengths, device=device)[:, None]
     with evaluating(backbone):
         hidden = backbone(tokens, positions=positions_of(segments), segments=segments, **source)
         wanted = torch.tensor(places, dtype=torch.long, device=device).view(-1, 2)

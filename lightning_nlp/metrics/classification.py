@@ -1,8 +1,8 @@
-"""Accuracy, macro-F1 and Matthews correlation from one confusion matrix."""
+"""Accuracy, macro-F1, Matthews correlation and the scores of each class from one confusion matrix."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,14 @@ class ClassificationMetrics(Metric):
     """
 
     full_state_update = False
-    signature = "macro_f1|average:macro|classes:present"
+    signatures: ClassVar[dict[str, str]] = {
+        "accuracy": "share of texts|equals micro_f1",
+        "macro_f1": "average:macro|classes:present",
+        "mcc": "of all classes",
+    }
     confusion: Tensor
+    computed: Tensor | None = None
+    """``[C, C]``, of right classes (rows) and predicted ones: what the last :meth:`compute` saw, over all ranks."""
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -51,7 +57,7 @@ class ClassificationMetrics(Metric):
 
     def compute(self) -> dict[str, float]:
         """``accuracy``, ``macro_f1`` over classes present in labels or predictions, ``mcc``; as scikit-learn's."""
-        matrix = self.confusion
+        matrix = self.computed = self.confusion.clone()
         total = matrix.sum()
         hits, labels, predictions = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         present = (labels + predictions) > 0
@@ -64,6 +70,26 @@ class ClassificationMetrics(Metric):
             "mcc": float(covariance / spread.sqrt()) if float(spread) > 0 else 0.0,
         }
 
+    def each(self) -> list[dict[str, float]]:
+        """``precision``, ``recall``, ``f1`` and ``support`` of every class at the last :meth:`compute`."""
+        if self.computed is None:
+            return []
+        return shares(self.computed.diagonal(), self.computed.sum(1), self.computed.sum(0))
+
     def reset(self) -> None:
         super().reset()
         self._unseen.forget()
+
+
+def shares(both: Tensor, wanted: Tensor, found: Tensor) -> list[dict[str, float]]:
+    """Precision, recall, F1 (0 where there is nothing to divide by) and support of each class, of counts ``[C]``."""
+    rows = zip(both.tolist(), wanted.tolist(), found.tolist(), strict=True)
+    return [
+        {
+            "precision": hits / max(predicted, 1),
+            "recall": hits / max(support, 1),
+            "f1": 2 * hits / max(predicted + support, 1),
+            "support": int(support),
+        }
+        for hits, support, predicted in rows
+    ]

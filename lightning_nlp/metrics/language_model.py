@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nlp.metrics.by_source import SumsBySource
 
 
-class LanguageModelMetrics(Metric):
+class LanguageModelMetrics(SumsBySource):
     """Mean loss a label and its exponential; and of the text itself, which any tokenizer cuts up in its own way, the
     perplexity a word, the perplexity a byte, and the bits a byte.
 
@@ -18,26 +18,18 @@ class LanguageModelMetrics(Metric):
     the end token, divided by its words or its utf-8 bytes.
     """
 
-    full_state_update = False
     signature = "per:label|base:e"
     text_signature = "of:text without end token|words:split at white space|bytes:utf-8"
-    loss_sum: Tensor
-    count: Tensor
-    bytes: Tensor
-    words: Tensor
-    text_loss: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("loss_sum", "count", "bytes", "words", "text_loss"):
-            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    names: ClassVar[tuple[str, ...]] = ("loss_sum", "count", "bytes", "words", "text_loss")
 
     def update(
         self,
         loss_sum: Tensor,
         count: Tensor,
         bytes: Tensor,
-        words: Tensor | int = 0,
+        source: str | None = None,
+        *,
+        words: Tensor | None = None,
         text_loss: Tensor | None = None,
     ) -> None:
         """Add a batch.
@@ -46,25 +38,23 @@ class LanguageModelMetrics(Metric):
             loss_sum: in nats, of all labels.
             count: labels.
             bytes: of the text that the labels spell, in utf-8; 0: unknown.
-            words: of that text; 0: unknown.
+            source: of a mixture, that all of the batch is from.
+            words: of that text; None: unknown.
             text_loss: the part of ``loss_sum`` that is not of end tokens; by default all of it.
         """
-        self.loss_sum += loss_sum.double()
-        self.count += count.double()
-        self.bytes += bytes.double()
-        self.words += words
-        self.text_loss += (loss_sum if text_loss is None else text_loss).double()
+        words = bytes.new_zeros(()) if words is None else words
+        text_loss = loss_sum if text_loss is None else text_loss
+        self.add(source, loss_sum=loss_sum, count=count, bytes=bytes, words=words, text_loss=text_loss)
 
-    def compute(self) -> dict[str, float]:
+    def measured(self, sums: dict[str, float]) -> dict[str, float]:
         """``loss``, ``perplexity`` and, where bytes and words are known, what is measured by them."""
-        loss = float(self.loss_sum) / max(float(self.count), 1.0)
+        loss = sums["loss_sum"] / max(sums["count"], 1.0)
         values = {"loss": loss, "perplexity": bounded_exp(loss)}
-        text_loss, size, words = float(self.text_loss), float(self.bytes), float(self.words)
-        if size > 0:
-            values["bits_per_byte"] = text_loss / math.log(2) / size
-            values["byte_perplexity"] = bounded_exp(text_loss / size)
-        if words > 0:
-            values["word_perplexity"] = bounded_exp(text_loss / words)
+        if sums["bytes"] > 0:
+            values["bits_per_byte"] = sums["text_loss"] / math.log(2) / sums["bytes"]
+            values["byte_perplexity"] = bounded_exp(sums["text_loss"] / sums["bytes"])
+        if sums["words"] > 0:
+            values["word_perplexity"] = bounded_exp(sums["text_loss"] / sums["words"])
         return values
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_nlp.metrics.classification import shares
 from lightning_nlp.metrics.unseen import Unseen
 
 
@@ -19,12 +20,18 @@ class MultiLabelMetrics(Metric):
     """
 
     full_state_update = False
-    signature = "threshold:0.5|micro_f1:all labels|macro_f1|average:macro|classes:present"
+    signatures: ClassVar[dict[str, str]] = {
+        "micro_f1": "threshold:0.5|average:micro|all labels",
+        "macro_f1": "threshold:0.5|average:macro|classes:present",
+        "exact_match": "threshold:0.5|share of texts with all labels right",
+    }
     both: Tensor
     wanted: Tensor
     found: Tensor
     exact: Tensor
     rows: Tensor
+    computed: tuple[Tensor, Tensor, Tensor] | None = None
+    """``[C]`` each, right and predicted, right, predicted: what the last :meth:`compute` saw, over all ranks."""
 
     def __init__(self, labels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -52,6 +59,7 @@ class MultiLabelMetrics(Metric):
 
     def compute(self) -> dict[str, float]:
         """``micro_f1``, ``macro_f1`` and ``exact_match``, as scikit-learn's; 0 where there is nothing to find."""
+        self.computed = self.both.clone(), self.wanted.clone(), self.found.clone()
         total = self.wanted + self.found
         present = total > 0
         f1 = 2 * self.both[present] / total[present]
@@ -60,6 +68,10 @@ class MultiLabelMetrics(Metric):
             "macro_f1": float(f1.mean()) if bool(present.any()) else 0.0,
             "exact_match": float(self.exact / self.rows.clamp(min=1)),
         }
+
+    def each(self) -> list[dict[str, float]]:
+        """``precision``, ``recall``, ``f1`` and ``support`` of every label at the last :meth:`compute`."""
+        return [] if self.computed is None else shares(*self.computed)
 
     def reset(self) -> None:
         super().reset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ class RegressionMetrics(Metric):
     """Pearson's and Spearman's correlation. Ranks among all need all values, so these are kept, and gathered."""
 
     full_state_update = False
-    signature = "over all examples|ties:average rank"
+    signatures: ClassVar[dict[str, str]] = {
+        "pearson": "over all examples",
+        "spearman": "over all examples|ties:average rank",
+    }
     values: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:

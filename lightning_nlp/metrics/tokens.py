@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nlp.metrics.by_source import SumsBySource
 
 
-class TokenMetrics(Metric):
+class TokenMetrics(SumsBySource):
     """Mean loss a label, its exponential, and the share of labels that were the likeliest token."""
 
-    full_state_update = False
     signature = "per:label|base:e"
-    loss_sum: Tensor
-    count: Tensor
-    correct: Tensor
+    names: ClassVar[tuple[str, ...]] = ("loss_sum", "count", "correct")
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("loss_sum", "count", "correct"):
-            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, loss_sum: Tensor, count: Tensor, correct: Tensor) -> None:
+    def update(self, loss_sum: Tensor, count: Tensor, correct: Tensor, source: str | None = None) -> None:
         """Add a batch: summed loss in nats, labels counted, labels predicted right."""
-        self.loss_sum += loss_sum.double()
-        self.count += count.double()
-        self.correct += correct.double()
+        self.add(source, loss_sum=loss_sum, count=count, correct=correct)
 
-    def compute(self) -> dict[str, float]:
+    def measured(self, sums: dict[str, float]) -> dict[str, float]:
         """``loss``, ``perplexity`` and ``accuracy``."""
-        count = max(float(self.count), 1.0)
-        loss = float(self.loss_sum) / count
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / count}
+        count = max(sums["count"], 1.0)
+        loss = sums["loss_sum"] / count
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": sums["correct"] / count}

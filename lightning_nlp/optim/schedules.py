@@ -35,16 +35,21 @@ def cosine(step: int, *, total: int, warmup: int, final: float) -> float:
     return warm_up(step, warmup) * (final + (1.0 - final) * share)
 
 
+def inverse_sqrt(step: int, *, total: int, warmup: int, final: float) -> float:
+    """Falls with the root of the step after warm-up (Vaswani et al. 2017), down to ``final``; knows no end."""
+    return min(warm_up(step, warmup), max(final, math.sqrt(max(warmup, 1) / (step + 1))))
+
+
 @dataclass(frozen=True)
 class ScheduleConfig:
     """How the learning rate changes over the run."""
 
     name: str = "cosine"
-    """constant, linear or cosine; see `lightning-nlp list schedules`."""
+    """constant, linear, cosine or inverse_sqrt; see `lightning-nlp list schedules`."""
     warmup: int | float = 0
     """Steps of linear warm-up; a number below 1 is a share of the run."""
     final: float = 0.1
-    """Learning rate at the end, as a share of the highest."""
+    """Learning rate at the end, as a share of the highest; of inverse_sqrt, the lowest."""
 
     def __post_init__(self) -> None:
         if self.name not in registry.SCHEDULES:

@@ -48,6 +48,10 @@ class RunDirectory:
     def predictions(self) -> Path:
         return self.path / "predictions"
 
+    @property
+    def reports(self) -> Path:
+        return self.path / "reports"
+
     def config(self, verb: str) -> Path:
         """The complete, reloadable configuration of the last ``verb`` command."""
         return self.path / f"config.{verb}.yaml"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,12 +16,15 @@ from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.examples import Record
 from lightning_nlp.metrics.texts import TextMetrics
 from lightning_nlp.tasks.base import made
 from lightning_nlp.tasks.prompting import PromptConfig
 from lightning_nlp.tasks.records import written_record
 from lightning_nlp.tasks.token_head import TokenHead
 
+AT_ONCE = 16
+"""Questions of a report that are answered together."""
 SAMPLES = 4
 """The first rows of the validation split, decoded for TensorBoard."""
 
@@ -40,6 +44,8 @@ class AnsweringHead(TokenHead):
         decode_examples: rows decoded at a validation of training; 0: none.
         prompt: what stands around a question that is a text alone; the data says it.
     """
+
+    fewest_labels: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class AnsweringHead(TokenHead):
         return ("loss", "perplexity", "token_accuracy", *decoded)
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         if (found := facts.get("prompt")) is not None:
             self.prompt = made(PromptConfig, found)
 
@@ -81,20 +88,16 @@ class AnsweringHead(TokenHead):
         """The tokens a row gives: its source, or the prompt before its last answer."""
         raise NotImplementedError
 
-    def written_for(
-        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
-    ) -> list[list[Hypothesis]]:
-        """The ``n_best`` answers to each question; ``options`` as of
-        :func:`~lightning_nlp.decoding.generate.hypotheses`.
-        """
-        raise NotImplementedError
+    hypotheses: Callable[..., list[list[Hypothesis]]]
+    """``(backbone, questions, generation, **options)``: the ``n_best`` answers to each question, with their scores;
+    options as of :func:`~lightning_nlp.decoding.generate.hypotheses`."""
 
     def write(
         self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
     ) -> list[str]:
         """The best answer to each question."""
         assert self.tokenizer is not None
-        found = self.written_for(backbone, questions, generation, scored=generation.n_best > 1, **options)
+        found = self.hypotheses(backbone, questions, generation, scored=generation.n_best > 1, **options)
         return [self.tokenizer.decode(best[0].tokens) for best in found]
 
     # Evaluation ---------------------------------------------------------------------------------------------------
@@ -104,8 +107,7 @@ class AnsweringHead(TokenHead):
         """How evaluation decodes: as predictions are decoded, or greedily while a model is trained."""
         if self.thorough:
             return dataclasses.replace(self.generation, n_best=1)
-        sampling = {"temperature": 0.0, "top_k": None, "top_p": None, "min_p": None, "typical_p": None}
-        return dataclasses.replace(self.generation, beams=1, n_best=1, **sampling)  # type: ignore[arg-type]
+        return self.generation.greedy()
 
     def reference(self, batch: dict[str, Any], row: int) -> str:
         """What should be written: the text of the data where the batch has it, else what the labels spell."""
@@ -116,7 +118,7 @@ class AnsweringHead(TokenHead):
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         """Token scores of all rows, and the texts of those that are decoded."""
         super().update(backbone, batch)
-        if self.tokenizer is None:
+        if self.tokenizer is None or "places" not in batch:
             return
         rows = []
         for row, place in enumerate(batch["places"].tolist()):
@@ -128,10 +130,29 @@ class AnsweringHead(TokenHead):
             found = self.write(backbone, [self.question(batch, row) for row in rows], self.evaluated_generation)
             ids = [batch["example_ids"][row][0] for row in rows]
             self.texts.update(found, [self.reference(batch, row) for row in rows], ids)
+            if self.examples is not None:
+                for identity, text in zip(ids, found, strict=True):
+                    self.examples.amend(identity, prediction=text)
+
+    def record(self, batch: dict[str, Any], row: int, there: Tensor, losses: Tensor, guesses: Tensor) -> Record:
+        """A question and the right answer; what is written follows."""
+        assert self.tokenizer is not None
+        question = self.question(batch, row)
+        target = self.reference(batch, row)
+        return {"source": self.tokenizer.decode(question), "prediction": None, "target": target, "question": question}
+
+    def complete(self, backbone: Transformer, records: list[Record]) -> None:
+        """Answers where none was written for a metric."""
+        questions = {record["id"]: record.pop("question") for record in records}
+        open_ones = [record for record in records if record["prediction"] is None]
+        for start in range(0, len(open_ones), AT_ONCE):
+            part = open_ones[start : start + AT_ONCE]
+            found = self.write(backbone, [questions[record["id"]] for record in part], self.evaluated_generation)
+            for record, text in zip(part, found, strict=True):
+                record["prediction"] = text
 
     def compute(self) -> dict[str, float]:
-        values = super().compute()
-        values["token_accuracy"] = values.pop("accuracy")
+        values = {re.sub(r"\baccuracy$", "token_accuracy", name): value for name, value in super().compute().items()}
         return {**values, **self.texts.compute()}
 
     def reset(self) -> None:
@@ -143,14 +164,14 @@ class AnsweringHead(TokenHead):
         decoded = decoding_signature(self.evaluated_generation)
         rows = "all" if self.thorough else f"first {self.decode_examples}"
         texts = {name: f"{how}|{decoded}|rows:{rows}" for name, how in self.texts.signatures().items()}
-        return {"loss": tokens, "token_accuracy": tokens, **texts}
+        return {**dict.fromkeys(("loss", "perplexity", "token_accuracy"), tokens), **texts}
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What is written for each source, and its score, beside its reference where that is known."""
         assert self.tokenizer is not None
         rows = [row for row, ids in enumerate(batch["example_ids"]) if ids]
         questions = [self.question(batch, row) for row in rows]
-        written = self.written_for(backbone, questions, self.generation) if rows else []
+        written = self.hypotheses(backbone, questions, self.generation) if rows else []
         for row, found in zip(rows, written, strict=True):
             record = {"id": batch["example_ids"][row][0], "source": batch["texts"][row]}
             record |= written_record(self.tokenizer, found)

@@ -235,7 +235,8 @@ class TaskModule(L.LightningModule):
     def monitors(self) -> list[str]:
         """Names that validation will log, so that a misspelt ``monitor`` is refused before training."""
         if len(self.heads) == 1:
-            return [f"val/{name}" for name in self.head.metric_names]
+            sources = ["", *(f"{source}/" for source in getattr(self.head, "sources", []))]
+            return [f"val/{source}{name}" for source in sources for name in self.head.metric_names]
         return [f"val/{task}/{name}" for task, head in self.heads.items() for name in head.metric_names]  # type: ignore[union-attr]
 
     def _begin_evaluation(self) -> None:

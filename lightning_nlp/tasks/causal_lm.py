@@ -23,13 +23,16 @@ from lightning_nlp.tasks.continuing import ContinuingHead
 from lightning_nlp.tasks.prompting import PromptConfig
 from lightning_nlp.tasks.records import written_record
 
+SHORT = ("loss", "perplexity", "bits_per_byte")
+"""What is said at every validation of a training."""
+
 
 class CausalLMHead(ContinuingHead):
     """Next-token loss, perplexity and bits per byte, continuations. ``labels [B, T]``: the tokens after ``tokens``."""
 
     arrangements: ClassVar[tuple[str, ...]] = ("decoder",)
     metrics: LanguageModelMetrics  # type: ignore[assignment]
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
+    metric_names: ClassVar[tuple[str, ...]] = SHORT
 
     def __init__(
         self,
@@ -45,18 +48,20 @@ class CausalLMHead(ContinuingHead):
 
     def build(self, config: TransformerConfig) -> None:
         super().build(config)
-        self.metrics = LanguageModelMetrics()
+        self.metrics = LanguageModelMetrics(self.sources)
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         labels, hidden = batch["labels"], self.hidden(backbone, batch)
+        self.observe(backbone, batch, hidden)
         ends = self.ends(labels)  # they spell nothing, and do not count in what is said of the text
         text_loss, count = self.loss(backbone, hidden, labels.masked_fill(ends, IGNORED))
         loss_sum = text_loss.double()
         if ends.any():
             end_loss, end_count = self.loss(backbone, hidden[ends], labels[ends])
             loss_sum, count = loss_sum + end_loss.double(), count + end_count
-        words = batch["words"].sum() if "words" in batch else 0
-        self.metrics.update(loss_sum, count, batch["bytes"].sum(), words, text_loss)
+        words = batch["words"].sum() if "words" in batch else None
+        size, source = batch["bytes"].sum(), batch.get("origin")
+        self.metrics.update(loss_sum, count, size, source, words=words, text_loss=text_loss)
 
     def ends(self, labels: Tensor) -> Tensor:
         """bool, True where ``labels`` are tokens that end a text or a turn."""
@@ -67,7 +72,7 @@ class CausalLMHead(ContinuingHead):
     def compute(self) -> dict[str, float]:
         """While a model is trained, three numbers; validate and test say bits a byte in other units too."""
         values = super().compute()
-        return values if self.thorough else {name: values[name] for name in self.metric_names if name in values}
+        return {name: value for name, value in values.items() if self.thorough or name.rpartition("/")[2] in SHORT}
 
     def signatures(self) -> dict[str, str]:
         of_text = dict.fromkeys(("bits_per_byte", "byte_perplexity", "word_perplexity"), self.metrics.text_signature)

@@ -22,8 +22,9 @@ class SingleLabel:
     """One class: cross-entropy of ``labels [B]`` (int64, -100: padding row)."""
 
     metric_names: tuple[str, ...] = ("loss", "accuracy", "macro_f1", "mcc")
-    signed: tuple[str, ...] = ("macro_f1",)
-    """Metrics whose definition the metrics' signature is."""
+    loss_signature: str = "per:text|base:e"
+    loss_name: str = "loss of the right class"
+    """What the worst texts are the worst by."""
 
     def __init__(self, labels: list[str] | None) -> None:
         self.labels = labels or []
@@ -60,12 +61,17 @@ class SingleLabel:
             found.append({"prediction": label, "score": named[label], "scores": named})
         return found
 
+    def named(self, label: Tensor) -> Any:
+        """The label of one text as a person writes it."""
+        return self.labels[int(label)]
+
 
 class MultiLabel(SingleLabel):
     """Any number of labels: a binary cross-entropy each, of ``labels [B, C]`` (zeros and ones, NaN: padding row)."""
 
     metric_names = ("loss", "micro_f1", "macro_f1", "exact_match")
-    signed = metric_names[1:]
+    loss_name = "loss a label"
+    loss_signature = "per:label|base:e"
 
     def check(self) -> None:
         if not self.labels:
@@ -90,12 +96,16 @@ class MultiLabel(SingleLabel):
             found.append({"prediction": [label for label, score in named.items() if score > 0.5], "scores": named})
         return found
 
+    def named(self, label: Tensor) -> Any:
+        return [name for name, holds in zip(self.labels, label.tolist(), strict=True) if holds > 0.5]
+
 
 class Regression(SingleLabel):
     """A number: squared error of ``labels [B]`` (float32, NaN: padding row)."""
 
     metric_names = ("loss", "pearson", "spearman")
-    signed = metric_names[1:]
+    loss_name = "squared error"
+    loss_signature = "per:text|squared error"
 
     def check(self) -> None:
         if self.labels:
@@ -118,6 +128,9 @@ class Regression(SingleLabel):
     def answers(self, scores: Tensor) -> list[dict[str, Any]]:
         """The number."""
         return [{"prediction": value} for value in scores[:, 0].float().tolist()]
+
+    def named(self, label: Tensor) -> Any:
+        return float(label)
 
 
 PROBLEMS: dict[str, type[SingleLabel]] = {"single": SingleLabel, "multi_label": MultiLabel, "regression": Regression}

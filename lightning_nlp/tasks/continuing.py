@@ -21,6 +21,7 @@ class ContinuingHead(TokenHead):
     generation: GenerationConfig
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         if (found := facts.get("prompt")) is not None:
             self.prompt = made(PromptConfig, found)
 
@@ -34,8 +35,9 @@ class ContinuingHead(TokenHead):
     def hypotheses(
         self, backbone: Transformer, prompts: list[list[int]], generation: GenerationConfig, **options: Any
     ) -> list[list[Hypothesis]]:
-        """The ``n_best`` continuations of each prompt with their scores; ``options`` as of
-        :func:`lightning_nlp.decoding.generate.hypotheses`.
+        """The ``n_best`` texts that follow each prompt, with their scores.
+
+        ``options`` are those of :func:`lightning_nlp.decoding.generate.hypotheses`.
         """
         assert self.tokenizer is not None
         pad, end = self.tokenizer.pad_id, self.prompt.end_id
@@ -54,13 +56,21 @@ class ContinuingHead(TokenHead):
         """Token ids of a prompt with what stands around it, after ``bos`` where the tokenizer has one.
 
         Raises:
-            ConfigError: an empty prompt and no ``bos`` to start from.
+            ConfigError: an empty prompt, and no ``bos`` to start from or nothing to answer.
         """
         assert self.tokenizer is not None
-        ids = [*self.prompt.before, *self.tokenizer.encode(text), *self.prompt.after]
-        if self.tokenizer.bos_id is not None:
-            ids = [self.tokenizer.bos_id, *ids]
-        if not ids:
+        return self.prompt_of(self.tokenizer.encode(text))
+
+    def framed(self, ids: list[int]) -> list[int]:
+        """Tokens to read, after ``bos`` where the tokenizer has one."""
+        assert self.tokenizer is not None
+        return ids if self.tokenizer.bos_id is None else [self.tokenizer.bos_id, *ids]
+
+    def prompt_of(self, ids: list[int]) -> list[int]:
+        """:meth:`encode_prompt` of a text in tokens."""
+        if self.prompt.answers and not ids:
+            raise ConfigError("the prompt is empty: give some text")
+        if not (ids := self.framed([*self.prompt.before, *ids, *self.prompt.after])):
             raise ConfigError("the prompt is empty and the tokenizer has no start token: give some text")
         return ids
 

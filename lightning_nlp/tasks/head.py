@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.examples import Examples, Record
 
 if TYPE_CHECKING:
     from lightning_nlp.backbone.config import TransformerConfig
@@ -30,6 +31,10 @@ class Head(nn.Module):
     tokenizer: Tokenizer | None = None
     thorough: bool = False
     """Evaluate with what takes time, because no training waits for it."""
+    examples: Examples | None = None
+    """Where evaluation offers its examples, while somebody wants to read some."""
+    example_score: ClassVar[str] = "loss a label"
+    """What the worst examples are the worst by."""
 
     def resolve(self, facts: dict[str, Any]) -> None:
         """Take what the data decides (labels ...) before parameters exist. ``facts`` is empty without data."""
@@ -60,8 +65,32 @@ class Head(nn.Module):
         """How each metric was computed, for reports."""
         return {}
 
+    def details(self) -> dict[str, dict[str, float]]:
+        """A table for reports of the last :meth:`compute`: numbers of each class, where there are classes."""
+        return {}
+
+    def confusion(self) -> tuple[Tensor, list[str]] | None:
+        """Counts ``[C, C]`` of right classes (rows) and predicted ones at the last :meth:`compute`, and their names."""
+        return None
+
     def reset(self) -> None:
         """Forget all evaluation batches."""
+
+    def watch(self, number: int) -> None:
+        """Choose ``number`` of the worst examples, and as many by chance, from the evaluation that begins."""
+        self.examples = Examples(number)
+
+    def chosen(self, backbone: Transformer, device: Any) -> dict[str, list[Record]]:
+        """The examples :meth:`watch` asked for, ``worst`` and ``random``, over all ranks, which must all call this."""
+        assert self.examples is not None
+        examples, self.examples = self.examples, None
+        examples.gather(device)
+        found = examples.chosen
+        self.complete(backbone, list({record["id"]: record for side in found.values() for record in side}.values()))
+        return found
+
+    def complete(self, backbone: Transformer, records: list[Record]) -> None:
+        """Fill in what takes too long for examples that are not chosen; the same records on all ranks."""
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """One record for each example of a prediction batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -11,9 +12,11 @@ from torch import Tensor
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.loss import LossConfig
+from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.data.objectives import with_ends
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.examples import Record
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule
@@ -35,16 +38,13 @@ class MaskedLMHead(TokenHead):
         self.masking = ""
 
     def resolve(self, facts: dict[str, Any]) -> None:
+        super().resolve(facts)
         self.masking = facts.get("masking", "")
 
     def compute(self) -> dict[str, float]:
-        values = super().compute()
-        return {
-            "loss": values["loss"],
-            # Of a few tokens hidden together, given the others: no probability of the text, hence the name.
-            "pseudo_perplexity": values["perplexity"],
-            "accuracy": values["accuracy"],
-        }
+        # Of a few tokens hidden together, given the others: no probability of the text, hence the name.
+        values = super().compute().items()
+        return {re.sub(r"\bperplexity$", "pseudo_perplexity", name): value for name, value in values}
 
     def signatures(self) -> dict[str, str]:
         return {name: f"{self.metrics.signature}|{self.masking}".rstrip("|") for name in self.metric_names}
@@ -72,6 +72,17 @@ class MaskedLMHead(TokenHead):
                 record["target"] = self.tokenizer.decode([labels[place]])
             records.append(record)
         return self.tokenizer.decode(filled), records
+
+    def record(self, batch: dict[str, Any], row: int, there: Tensor, losses: Tensor, guesses: Tensor) -> Record:
+        """A text as it was shown, as it was, and with the likeliest token wherever one was asked for."""
+        assert self.tokenizer is not None
+        tokens, labels = batch["tokens"][row].cpu()[there], batch["labels"][row].cpu()[there]
+        asked = labels != IGNORED
+        return {
+            "text": str(self.tokenizer.backend.decode(tokens.tolist(), skip_special_tokens=False)),
+            "prediction": self.tokenizer.decode(torch.where(asked, guesses[there], tokens).tolist()),
+            "target": self.tokenizer.decode(torch.where(asked, labels, tokens).tolist()),
+        }
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Each text with its mask tokens filled in, and for each of them the likeliest tokens with their scores."""

@@ -19,8 +19,13 @@ class PromptConfig:
     end_id: int | None = None
     """What ends an answer, where it is not the tokenizer's end token."""
 
+    system: tuple[int, ...] = ()
+    """Token ids before an instruction at the beginning of a conversation."""
+    history_turns: int | None = None
+    """Turns before an answer, at most; None: as many as fit."""
+
     def __post_init__(self) -> None:
-        for name in ("before", "after"):  # checkpoints and data hold lists
+        for name in ("before", "after", "system"):  # checkpoints and data hold lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
@@ -28,6 +33,11 @@ class PromptConfig:
         """What follows is an answer to the text, not its continuation."""
         return bool(self.after)
 
+    @property
+    def converses(self) -> bool:
+        """Questions and answers in turn are a conversation, in which speakers have markers."""
+        return bool(self.before) and self.after[:1] == (self.end_id,) and not self.bidirectional
+
     def plain(self) -> dict[str, Any]:
         """As plain values."""
-        return {**vars(self), "before": list(self.before), "after": list(self.after)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
@@ -44,49 +44,34 @@ class SequenceToSequenceHead(AnsweringHead):
         super().build(config)
         self.decoder_start_id = config.decoder_start_id
 
-    def answers(
-        self,
-        backbone: Transformer,
-        source_tokens: Tensor,
-        source_segments: Tensor | None = None,
-        generation: GenerationConfig | None = None,
-        **kwargs: Any,
-    ) -> list[str]:
-        """The best text for each of the sources ``[B, S]`` (``source_segments [B, S]``: 0 is padding)."""
-        assert self.tokenizer is not None
-        several = (generation or self.generation).n_best > 1
-        found = self.hypotheses(backbone, source_tokens, source_segments, generation, scored=several, **kwargs)
-        return [self.tokenizer.decode(best[0].tokens) for best in found]
-
     def hypotheses(
-        self,
-        backbone: Transformer,
-        source_tokens: Tensor,
-        source_segments: Tensor | None = None,
-        generation: GenerationConfig | None = None,
-        **kwargs: Any,
+        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
     ) -> list[list[Hypothesis]]:
-        """The ``n_best`` texts written for each source, with their scores; see
-        :func:`lightning_nlp.decoding.generate.hypotheses` for ``kwargs``.
+        """The ``n_best`` texts for each source, with their scores.
+
+        ``options`` are those of :func:`lightning_nlp.decoding.generate.hypotheses`.
 
         Raises:
-            ConfigError: it is not known what a target starts with.
+            ConfigError: it is not known what a target starts with; a source is longer than the model.
         """
         assert self.tokenizer is not None
         if self.decoder_start_id is None:
             raise ConfigError("backbone.decoder_start_id is not set and there is no data to take it from")
+        tokens, segments = padded(questions, 0, backbone.embedding_weight.device)
         with torch.no_grad(), evaluating(backbone):
-            memory = backbone.encode(source_tokens, source_segments)
+            memory = backbone.encode(tokens, segments)
+        if generation.no_repeat_ngram_scope == "source":  # the end of a source is none of a text
+            options["source"] = [[id for id in row if id != self.tokenizer.eos_id] for row in questions]
         return hypotheses(
             backbone,
             lambda hidden: self.written(backbone, hidden),
-            [[self.decoder_start_id]] * len(source_tokens),
-            generation or self.generation,
+            [[self.decoder_start_id]] * len(questions),
+            generation,
             eos_id=self.tokenizer.eos_id,
             pad_id=0 if self.tokenizer.pad_id is None else self.tokenizer.pad_id,
             memory=memory,
-            memory_segments=source_segments,
-            **kwargs,
+            memory_segments=segments,
+            **options,
         )
 
     def encode_source(self, text: str) -> list[int]:
@@ -96,25 +81,27 @@ class SequenceToSequenceHead(AnsweringHead):
             ConfigError: an empty text.
         """
         assert self.tokenizer is not None
-        if not (ids := self.tokenizer.encode(text)):
-            raise ConfigError("the source is empty: give some text")
-        ids = [*self.prompt.before, *ids, *self.prompt.after]
+        return self.prompt_of(self.tokenizer.encode(text))
+
+    def framed(self, ids: list[int]) -> list[int]:
+        """Tokens to read, with the end token where the tokenizer has one."""
+        assert self.tokenizer is not None
         return ids if self.tokenizer.eos_id is None else [*ids, self.tokenizer.eos_id]
+
+    def prompt_of(self, ids: list[int]) -> list[int]:
+        """:meth:`encode_source` of a text in tokens."""
+        if not ids:
+            raise ConfigError("the source is empty: give some text")
+        return self.framed([*self.prompt.before, *ids, *self.prompt.after])
 
     def question(self, batch: dict[str, Any], row: int) -> list[int]:
         real = batch["source_segments"][row] > 0
         return batch["source_tokens"][row][real].tolist()  # type: ignore[no-any-return]
 
-    def written_for(
-        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
-    ) -> list[list[Hypothesis]]:
-        tokens, segments = padded(questions, 0, backbone.embedding_weight.device)
-        return self.hypotheses(backbone, tokens, segments, generation, **options)
-
     def signatures(self) -> dict[str, str]:
         found = super().signatures()
         if self.damage:
-            found |= {name: f"{found[name]}|{self.damage}" for name in ("loss", "token_accuracy")}
+            found |= {name: f"{found[name]}|{self.damage}" for name in ("loss", "perplexity", "token_accuracy")}
         return found
 
 

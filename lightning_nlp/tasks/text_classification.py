@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +13,10 @@ from lightning_nlp.backbone.adapters import AdapterConfig
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.metrics.classification import ClassificationMetrics
+from lightning_nlp.metrics.examples import Record
 from lightning_nlp.metrics.language_model import LanguageModelMetrics
+from lightning_nlp.metrics.regression import RegressionMetrics
 from lightning_nlp.optim.optimizers import OptimizerConfig
 from lightning_nlp.optim.schedules import ScheduleConfig
 from lightning_nlp.tasks.base import TaskModule
@@ -36,6 +40,11 @@ class TextClassificationHead(Head):
         self.labels = labels
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def example_score(self) -> str:  # type: ignore[override]
+        """Depends on the problem."""
+        return self.asked.loss_name
 
     def resolve(self, facts: dict[str, Any]) -> None:
         asked, found = facts.get("problem"), facts.get("labels")
@@ -84,8 +93,34 @@ class TextClassificationHead(Head):
         logits = self.logits(backbone, batch)
         ids = [row[0] if row else "" for row in batch["example_ids"]]
         self.metrics.update(logits, batch["labels"], ids)
+        self.observe(batch, logits, ids)
         loss_sum, count = self.asked.loss(logits, batch["labels"])
         self.losses.update(loss_sum, count, torch.zeros((), device=logits.device))
+
+    def observe(self, batch: dict[str, Any], logits: Tensor, ids: list[str]) -> None:
+        """Offer the texts of a batch, with their losses, to whoever wants to read examples."""
+        if self.examples is None or self.tokenizer is None:
+            return
+        answers = self.asked.answers(logits)
+        for row, identity in enumerate(ids):
+            if identity:
+                total, count = self.asked.loss(logits[row : row + 1], batch["labels"][row : row + 1])
+                make = partial(self.record, batch, row, answers[row])
+                self.examples.offer(identity, float(total) / max(float(count), 1.0), make)
+
+    def record(self, batch: dict[str, Any], row: int, answer: dict[str, Any]) -> Record:
+        """A text, or two, with what is said of it and what is right."""
+        assert self.tokenizer is not None
+        real, types = batch["segments"][row] > 0, batch.get("token_types")
+        names = ("text", "text_pair") if types is not None else ("text",)
+        texts = {
+            name: self.tokenizer.decode(
+                batch["tokens"][row][real & (types[row] == kind) if types is not None else real]
+            )
+            for kind, name in enumerate(names)
+        }
+        answer = {"confidence" if name == "score" else name: value for name, value in answer.items()}
+        return {**texts, "target": self.asked.named(batch["labels"][row]), **answer}
 
     def compute(self) -> dict[str, float]:
         return {"loss": self.losses.compute()["loss"], **self.metrics.compute()}
@@ -95,7 +130,18 @@ class TextClassificationHead(Head):
         self.losses.reset()
 
     def signatures(self) -> dict[str, str]:
-        return dict.fromkeys(self.asked.signed, str(self.metrics.signature))
+        return {"loss": self.asked.loss_signature, **self.metrics.signatures}  # type: ignore[dict-item]
+
+    def details(self) -> dict[str, dict[str, float]]:
+        if isinstance(self.metrics, RegressionMetrics):  # a number has no classes
+            return {}
+        each: list[dict[str, float]] = self.metrics.each()  # type: ignore[operator]
+        return dict(zip(self.asked.labels, each, strict=True)) if each else {}
+
+    def confusion(self) -> tuple[Tensor, list[str]] | None:
+        if not isinstance(self.metrics, ClassificationMetrics) or self.metrics.computed is None:
+            return None
+        return self.metrics.computed, self.asked.labels
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What is said of each text, with the scores it was chosen by."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
@@ -11,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lightning_nlp.__main__ import main as lightning_nlp_main
 from lightning_nlp.verification.history import history, last_step, lines, steps_back
 from lightning_nlp.verification.kills import command, moment, start, stop_after
 
@@ -105,6 +108,16 @@ def run(*args: object, timeout: float = 300, check: int | None = 0) -> subproces
     if check is not None and done.returncode != check:
         raise AssertionError(f"exit {done.returncode} instead of {check}: {' '.join(done.args)}\n{done.stderr[-3000:]}")
     return done
+
+
+def inside(*args: object) -> tuple[str, str]:
+    """One command in this process, which saves its imports; what it wrote to standard output and error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = lightning_nlp_main([str(part) for part in args])
+    if code:
+        raise AssertionError(f"exit {code}: {args}\n{err.getvalue()[-3000:]}")
+    return out.getvalue(), err.getvalue()
 
 
 def kill_and_resume(config: Path, root: Path, kills: int, seed: int, number: int = signal.SIGKILL) -> tuple[Path, int]:

@@ -119,5 +119,5 @@ def test_validate_and_test_report(trained, capsys):
     assert main(["validate", "--run", str(trained)]) == 0
     assert "val/bits_per_byte" in capsys.readouterr().out
     assert main(["test", "--run", str(trained)]) == 0
-    report = json.loads((trained / "test.json").read_text())
+    report = json.loads((trained / "reports" / "test.test.json").read_text())
     assert report["metrics"]["test/loss"] > 0 and report["step"] == 10

@@ -148,7 +148,7 @@ def test_a_run_is_shown_with_its_own_tokenizer(trained, capsys):
         (["-c", "CONFIG", "--exmples", "1"], 2, "unknown key 'exmples'; did you mean"),
         (["-c", "CONFIG", "--batches", "0"], 2, "--batches must be at least 1, not 0"),
         (["-c", "CONFIG", "--data.max_length", "0"], 2, "data.max_length must be at least 1, not 0"),
-        (["-c", "CONFIG", "--data.max_lenth", "8"], 2, "did you mean 'max_length'?"),
+        (["-c", "CONFIG", "--data.max_lenth", "8"], 2, "unknown key 'data.max_lenth'; did you mean 'data.max_length'?"),
         (["-c", "CONFIG", "--data.path", "/nowhere"], 2, "data.path '/nowhere' does not exist"),
         (["-c", "CONFIG", "--data.text_column", "txt"], 2, "did you mean 'text'?"),
         (["-c", "CONFIG", "--data.global_batch_size", "3"], 2, "data.global_batch_size 3"),

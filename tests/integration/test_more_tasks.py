@@ -117,7 +117,7 @@ def test_what_a_run_answers_and_reports(clean, task, tmp_path, capsys):
         "sequence_to_sequence": {"loss", "perplexity", "token_accuracy", "exact_match"},
     }
     assert main(["test", "--run", str(directory)]) == 0
-    report = json.loads((directory / "test.json").read_text())
+    report = json.loads((directory / "reports" / "test.test.json").read_text())
     assert set(report["metrics"]) == {f"test/{name}" for name in names[task]}
     if task == "masked_lm":
         assert report["signatures"]["accuracy"].endswith("masked:0.15 of tokens|mask/random/kept:0.8/0.1/0.1")

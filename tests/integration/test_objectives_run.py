@@ -117,7 +117,7 @@ def test_killed_runs_equal_the_clean_one(clean, tmp_path):
 def test_two_ranks_see_the_same_global_batches(clean, tmp_path):
     config, _ = clean
     common = ("--model.backbone.dropout", 0, "--trainer.max_steps", 4, "--trainer.validate_every", 4)
-    runs.run("fit", "-c", config, "--root", tmp_path, "--name", "one", *common)
+    runs.inside("fit", "-c", config, "--root", tmp_path, "--name", "one", *common)
     runs.run(
         "fit",
         "-c",
@@ -147,7 +147,9 @@ def test_what_a_run_reports_and_answers(clean, objective, tmp_path, capsys):
     _, directory = clean
     task, *_, metrics = OBJECTIVES[objective]
     assert main(["test", "--run", str(directory)]) == 0
-    assert set(json.loads((directory / "test.json").read_text())["metrics"]) == {f"test/{name}" for name in metrics}
+    assert set(json.loads((directory / "reports" / "test.test.json").read_text())["metrics"]) == {
+        f"test/{name}" for name in metrics
+    }
     assert main(["predict", "--run", str(directory), "--output", str(tmp_path / "own.jsonl")]) == 0
     own = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
     assert own and {record["id"].partition("@")[0] for record in own} <= {f"test-{number}" for number in range(5)}

@@ -134,7 +134,7 @@ def test_every_verb_takes_averages(several, tmp_path, capsys):
     scores = {}
     for asked_for in ("last", "last@raw", "average:last:3", "average:best:2", "8"):
         assert main(["test", "--run", str(several), "--ckpt_path", asked_for]) == 0
-        scores[asked_for] = json.loads((several / "test.json").read_text())
+        scores[asked_for] = json.loads((several / "reports" / "test.test.json").read_text())
     assert len({report["metrics"]["test/loss"] for report in scores.values()}) == 5
     assert scores["average:last:3"]["steps"] == [4, 8, 12] and scores["average:last:3"]["step"] == 12
     assert "weights:average of 3 ema (4, 8, 12)" in (said := capsys.readouterr()).out
@@ -154,10 +154,10 @@ def test_validation_scores_are_those_of_the_moving_average(several):
     logged = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
     for step in (8, 12):
         assert main(["validate", "--run", str(several), "--ckpt_path", str(step)]) == 0
-        report = json.loads((several / "validate.json").read_text())
+        report = json.loads((several / "reports" / "validate.validation.json").read_text())
         assert report["metrics"]["val/loss"] == pytest.approx(logged[step], rel=1e-6) and report["weights"] == "ema"
         assert main(["validate", "--run", str(several), "--ckpt_path", f"{step}@raw"]) == 0
-        raw = json.loads((several / "validate.json").read_text())["metrics"]["val/loss"]
+        raw = json.loads((several / "reports" / "validate.validation.json").read_text())["metrics"]["val/loss"]
         assert raw != pytest.approx(logged[step], rel=1e-4)
 
 

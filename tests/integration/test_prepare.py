@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from lightning_nlp.__main__ import main
 from tests.integration import runs
 
 MISTAKES = [
@@ -20,26 +21,26 @@ MISTAKES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
-def test_a_mistake_is_one_line(arguments, code, message, tiny):
-    done = runs.run("prepare", *[part.format(tiny=tiny) for part in arguments], check=code)
-    (line,) = done.stderr.splitlines()
+def test_a_mistake_is_one_line(arguments, code, message, tiny, capfd):
+    assert main(["prepare", *[part.format(tiny=tiny) for part in arguments]]) == code
+    (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("lightning-nlp: error: ") and message in line
 
 
 @pytest.mark.slow
 def test_shards_come_and_go_during_a_run(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_NLP_DATA", str(tmp_path / "data"))
-    runs.run("fit", "-c", tiny, "--run", tmp_path / "clean", "--trainer.max_steps", "30")
+    runs.inside("fit", "-c", tiny, "--run", tmp_path / "clean", "--trainer.max_steps", "30")
     run = tmp_path / "run"
     steps = {10: False, 20: True, 30: False}
     for last, prepared in steps.items():
         if prepared:
-            done = runs.run("prepare", "-c", tiny, "--workers", "2")
-            assert re.search(r"train +300 documents", done.stdout)
+            printed, _ = runs.inside("prepare", "-c", tiny, "--workers", "2")
+            assert re.search(r"train +300 documents", printed)
         else:
             shutil.rmtree(tmp_path / "data", ignore_errors=True)
-        done = runs.run("fit", "-c", tiny, "--run", run, "--trainer.max_steps", str(last))
-        assert ("using prepared shards" in done.stderr) == prepared
+        _, said = runs.inside("fit", "-c", tiny, "--run", run, "--trainer.max_steps", last)
+        assert ("using prepared shards" in said) == prepared
     clean, found = runs.history(tmp_path / "clean"), runs.history(run)
     # The learning rate follows the steps that were asked for; what was read does not.
     data = {key: value for key, value in clean.items() if key[1] in ("ids", "tokens")}
@@ -49,12 +50,12 @@ def test_shards_come_and_go_during_a_run(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_with_shards_equals_one_without(tiny, tmp_path):
-    runs.run("fit", "-c", tiny, "--run", tmp_path / "without", "--trainer.max_steps", "12", "--data.prepared", "none")
+    runs.inside("fit", "-c", tiny, "--run", tmp_path / "without", "--trainer.max_steps", 12, "--data.prepared", "none")
     shards = ("--data.prepared", tmp_path / "shards")
     runs.run("prepare", "-c", tiny, "--workers", "1", "--output", tmp_path / "shards")
-    done = runs.run("fit", "-c", tiny, "--run", tmp_path / "with", "--trainer.max_steps", "12", *shards)
-    assert f"using prepared shards {tmp_path / 'shards'}/" in done.stderr
+    _, said = runs.inside("fit", "-c", tiny, "--run", tmp_path / "with", "--trainer.max_steps", 12, *shards)
+    assert f"using prepared shards {tmp_path / 'shards'}/" in said
     assert runs.history(tmp_path / "with") == runs.history(tmp_path / "without")
     (tmp_path / "texts.txt").write_text("the cat\nsat on\n")
-    done = runs.run("predict", "--run", tmp_path / "with", "--input", tmp_path / "texts.txt")
-    assert "predictions in" in done.stderr
+    _, said = runs.inside("predict", "--run", tmp_path / "with", "--input", tmp_path / "texts.txt")
+    assert "predictions in" in said

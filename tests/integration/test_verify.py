@@ -19,16 +19,9 @@ def config(tmp_path, corpus):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["--data.packing", "first_fit"],
-        ["--data.batch_ramp", "{0: 4, 5: 8}", "--data.global_batch_size", "8"],
-    ],
-    ids=lambda settings: settings[0],
-)
-def test_an_exact_configuration_is_proved_exact(config, tmp_path, capsys, settings):
+def test_an_exact_configuration_is_proved_exact(config, tmp_path, capsys):
     work = tmp_path / "work"
+    settings = ["--data.packing", "first_fit", "--data.batch_ramp", "{0: 4, 5: 8}", "--data.global_batch_size", "8"]
     args = ["verify", "resume", "-c", str(config), "--kills", "2", "--steps", "12", "--work", str(work), *settings]
     assert main(args) == 0
     printed = capsys.readouterr().out

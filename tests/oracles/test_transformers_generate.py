@@ -13,7 +13,7 @@ import torch
 
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.decoding.generate import Hypothesis, hypotheses
-from lightning_nlp.decoding.sampling import keep_min_p, keep_top_p, keep_typical
+from lightning_nlp.decoding.sampling import keep_min_p, keep_top_p, keep_typical, next_token
 from lightning_nlp.interop.convert import import_model
 from tests.unit.decoding.table_model import END, TableModel
 
@@ -214,6 +214,24 @@ def test_filters_of_sampling(p):
         assert torch.equal(mine(scores, p), theirs(p)(None, scores)), theirs
 
 
+@pytest.mark.parametrize(("temperature", "k"), [(0.3, 5), (1.0, 1), (2.5, 40)])
+def test_the_distribution_samples_are_drawn_from(temperature, k, monkeypatch):
+    """All filters in a row, in the order of theirs; what is drawn from is looked at instead of what is drawn."""
+    scores = torch.randn(20, 101, generator=torch.Generator().manual_seed(4)) * 3
+    config = GenerationConfig(temperature=temperature, top_k=k, top_p=0.9, min_p=0.02, typical_p=0.8)
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(torch, "multinomial", lambda p, n, generator: drawn.append(p) or torch.zeros(20, 1))
+    next_token(scores, config, torch.Generator())
+    expected = scores
+    for step in (
+        transformers.TemperatureLogitsWarper(temperature), transformers.TopKLogitsWarper(k),
+        transformers.TopPLogitsWarper(0.9), transformers.MinPLogitsWarper(0.02), transformers.TypicalLogitsWarper(0.8),
+    ):  # fmt: skip
+        expected = step(None, expected)
+    torch.testing.assert_close(drawn[0], expected.softmax(-1), atol=1e-6, rtol=1e-4)
+    assert (drawn[0] > 0).sum() < 20 * k or k == 1
+
+
 @functools.cache
 def blank() -> Any:
     """A model of theirs over the tokens of the table; what it says is replaced."""
@@ -238,6 +256,17 @@ SETTINGS = {  # no 1-grams: theirs count padding as text and ban its token
 def test_penalties_and_bans(pair, ours, theirs, beams):
     changed, expected = ours_and_theirs(
         pair, {"max_new_tokens": 16, "beams": beams, **ours}, {"max_new_tokens": 16, "num_beams": beams, **theirs}
+    )
+    check_same(changed, expected, beams=beams > 1)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize(("ours", "theirs"), SETTINGS.values(), ids=SETTINGS)
+def test_penalties_and_bans_of_encoder_decoders(sourced_pair, ours, theirs, beams):
+    changed, expected = ours_and_theirs(
+        sourced_pair,
+        {"max_new_tokens": 12, "beams": beams, "n_best": beams, **ours},
+        {"max_new_tokens": 12, "num_beams": beams, "num_return_sequences": beams, **theirs},
     )
     check_same(changed, expected, beams=beams > 1)
 

@@ -30,6 +30,7 @@ class Example:
         more: further examples that the same document gives, in order; only its first example has them.
         part: number of this example among those of its document.
         words: of the text that the labels spell (evaluation); 0 where that is not known.
+        origin: name of the source of a mixture that it is evaluated for.
     """
 
     tokens: np.ndarray
@@ -46,6 +47,7 @@ class Example:
     more: list[Example] = field(default_factory=list)
     part: int = 0
     words: int = 0
+    origin: str = ""
 
     @property
     def parts(self) -> list[Example]:

@@ -77,16 +77,19 @@ class Text:
     def describe(self, shards: Places, offset: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """UTF-8 bytes that the labels of every piece's document spell, and the piece's id; ``first`` is its input."""
         sizes = np.empty(len(offset), dtype=np.int64)
-        names = np.empty(len(offset), dtype=object)
+        names: list[str] = []
         for shard, which, places in shards:
             sizes[which] = shard.sizes[self.field][places]
-            names[which] = shard.ids(places)
+            names += shard.ids(places)
+        if len(shards) > 1:
+            order = np.argsort(np.concatenate([which for _, which, _ in shards]))
+            names = [names[place] for place in order.tolist()]
         if self.bos_id is None:  # the first token is then predicted from nothing: never
             for token in np.unique(first).tolist():
                 if token not in self._sizes:
                     self._sizes[token] = self.bytes_of(token)
             sizes -= np.array([self._sizes[token] for token in first.tolist()], dtype=np.int64)
-        pairs: Iterator[tuple[str, int]] = zip(names.tolist(), offset.tolist(), strict=True)
+        pairs: Iterator[tuple[str, int]] = zip(names, offset.tolist(), strict=True)
         return sizes, [f"{name}@{begin}" if begin else name for name, begin in pairs]
 
 

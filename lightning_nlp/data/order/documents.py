@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.blocks import BlockOrder, BlockReader
-from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, announce, bad_of, examine, located, policy_of
+from lightning_nlp.data.sources.bad_rows import FILTERED, BadRow, Skipped, announce, bad_of, examine, located, policy_of
 from lightning_nlp.errors import DataError
 
 Prepare = Callable[[list[dict[str, Any]]], list[Example | None]]
@@ -217,9 +217,8 @@ class SourceDocuments:
         if rows is None:
             return
         if self._fruitless >= rows and not self._hopeful:
-            self._hopeful = self._anything()
-            if not self._hopeful:
-                raise DataError(f"no document of the {name} data gives anything to learn from")
+            self._look_for_anything()
+            self._hopeful = True
         if self._fruitless > PATIENCE * rows:  # without shuffling, a lane may get the same documents again and again
             raise DataError(f"lane {self.lane} never gets a document of use from the {name} data: set fewer data.lanes")
 
@@ -233,14 +232,21 @@ class SourceDocuments:
             policy_of(source).check(before * self.lanes, counted, before + 1, source.name, message)
             announce(bad.kind, message)
 
-    def _anything(self) -> bool:
-        """Whether a document of any lane gives something."""
-        rows = self.order.source.scan(0)
+    def _look_for_anything(self) -> None:
+        """Whether a document of any lane gives something.
+
+        Raises:
+            DataError: none does; says what became of them.
+        """
+        source = self.order.source
+        rows, passed_over = source.scan(0), Skipped(source)
         while chunk := with_keys(list(islice(rows, READ_AHEAD)), 0):
-            found = examine(self.prepare, chunk, self.order.source)
-            if any(isinstance(example, Example) and len(example.tokens) for example in found):
-                return True
-        return False
+            for row, example in zip(chunk, examine(self.prepare, chunk, source), strict=True):
+                if isinstance(example, BadRow):
+                    passed_over.note(row, example)
+                elif example is not None and len(example.tokens):
+                    return
+        raise DataError(f"no document of the {source.name} data gives anything to learn from{passed_over}")
 
     def state(self) -> dict[str, Any]:
         """Where this lane stands, and what it counted.

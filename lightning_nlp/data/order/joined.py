@@ -16,7 +16,7 @@ from lightning_nlp.errors import ConfigError
 
 
 class JoinedSource:
-    """The rows of all parts, in the order of the parts.
+    """The rows of all parts, in the order of the parts; the ``origin`` of a row is the name of its part.
 
     Args:
         name: of the split.
@@ -38,32 +38,39 @@ class JoinedSource:
         indices = np.asarray(indices)
         parts = np.searchsorted(self._ends, indices, side="right")
         rows: list[Row] = [{}] * len(indices)
-        for number, part in enumerate(self.parts.values()):
+        for number, (name, part) in enumerate(self.parts.items()):
             places = np.flatnonzero(parts == number)
             if len(places):
                 start = self._ends[number - 1] if number else 0
                 for place, row in zip(places.tolist(), part.read(indices[places] - start), strict=True):
-                    rows[place] = row
+                    rows[place] = {**row, "origin": name}
         return rows
-
-    def in_turn(self) -> Iterator[Row]:
-        """One row of each part, then the next of each, until all have ended: for what looks only at the first rows."""
-        scans = [part.scan(0) for part in self.parts.values()]
-        while scans:
-            for rows in list(scans):
-                if (row := next(rows, None)) is None:
-                    scans.remove(rows)
-                else:
-                    yield row
 
     def scan(self, start: int, mark: dict[str, Any] | None = None) -> Iterator[Row]:
         if self._ends is None:
-            yield from islice(chain.from_iterable(part.scan(0) for part in self.parts.values()), start, None)
+            yield from islice(chain.from_iterable(self.scan_part(name, 0) for name in self.parts), start, None)
             return
-        for number, part in enumerate(self.parts.values()):
+        for number, name in enumerate(self.parts):
             before = int(self._ends[number - 1]) if number else 0
             if start < self._ends[number]:
-                yield from part.scan(max(start - before, 0))
+                yield from self.scan_part(name, max(start - before, 0))
+
+    def scan_part(self, name: str, start: int) -> Iterator[Row]:
+        """Rows of one part."""
+        return ({**row, "origin": name} for row in self.parts[name].scan(start))
+
+
+def rows_in_turn(source: Source) -> Iterator[Row]:
+    """Rows of a source for what looks only at the first ones: one of each part, then the next of each, and so on."""
+    scans = (
+        [source.scan_part(name, 0) for name in source.parts] if isinstance(source, JoinedSource) else [source.scan(0)]
+    )
+    while scans:
+        for rows in list(scans):
+            if (row := next(rows, None)) is None:
+                scans.remove(rows)
+            else:
+                yield row
 
 
 def open_mixture(mixture: MixtureConfig, config: SourceConfig, fields: dict[str, str]) -> dict[str, Source]:

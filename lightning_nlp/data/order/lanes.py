@@ -59,6 +59,7 @@ class Row:
     reference: str | None = None
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     words: int = 0
+    origin: str = ""
 
 
 class PackedLane:

@@ -105,6 +105,8 @@ class MixedDocuments:
 
     def skipped(self) -> None:
         self.parts[self._source()].skipped()
+        if self.exhaustion != "repeat":  # the useless documents may have been the source's last ones
+            self._current = None
 
     def next(self, longest: int | None = None) -> Example:
         while True:

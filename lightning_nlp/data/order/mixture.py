@@ -128,6 +128,12 @@ class MixtureConfig:
         if not any(self.flat(self.weights).values()) and self.weights:
             raise ConfigError("data.mixture.weights are all 0")
 
+    @property
+    def choices(self) -> str:
+        """What decides which source is next; not where sources lie, which says nothing of what they hold."""
+        own = {name: value for name, value in vars(self).items() if name != "sources"}
+        return f"{own}; sizes { ({name: source.size for name, source in self.sources.items()}) }"
+
     def flat(self, weights: dict[str, float], above: tuple[str, ...] = ()) -> dict[str, float]:
         """Weights of sources alone: that of a group is shared out among its members, and sums are taken.
 

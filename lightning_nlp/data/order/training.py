@@ -14,7 +14,7 @@ from lightning_nlp.data.order.bulk import BulkStream
 from lightning_nlp.data.order.bulk_lane import BulkLane
 from lightning_nlp.data.order.bulk_text import Text
 from lightning_nlp.data.order.documents import Documents, SourceDocuments, with_keys
-from lightning_nlp.data.order.joined import JoinedSource
+from lightning_nlp.data.order.joined import JoinedSource, rows_in_turn
 from lightning_nlp.data.order.lanes import BucketedLane, FittedLane, Lane, PackedLane
 from lightning_nlp.data.order.mixed import HomogeneousLane, MixedDocuments
 from lightning_nlp.data.order.mixture import Rates, batch_source
@@ -42,7 +42,7 @@ def training_stream(data: TextDataModule) -> TrainStream:
         seeds = {name: int(fold((data.order_seed, number))) >> 1 for number, name in enumerate(source.parts)}
         orders = {name: block_order(data, part, seeds[name]) for name, part in source.parts.items()}
         order = "; ".join(f"{name}: {part.fingerprint()}" for name, part in orders.items())
-        order += f"; {data.mixture}"
+        order += f"; {data.mixture.choices}"
         fingerprint = f"mixture={hashlib.sha256(order.encode()).hexdigest()[:16]} lanes={data.lanes}"
     else:
         orders = {"": block_order(data, source, data.order_seed)}
@@ -187,8 +187,7 @@ def groups_of_window(epoch: float | None, budget: int) -> int:
 def mean_cost(data: TextDataModule) -> float:
     """Positions of a row and its source, on average over the first rows of the training data."""
     source = data.split("train")
-    scan = source.in_turn() if isinstance(source, JoinedSource) else source.scan(0)
-    examples = examine(data.checked_prepare, with_keys(list(islice(scan, SAMPLE)), 0), source)
+    examples = examine(data.checked_prepare, with_keys(list(islice(rows_in_turn(source), SAMPLE)), 0), source)
     good = [example for example in examples if isinstance(example, Example)]
     costs = [sum(cost(1, part.lengths) for part in example.parts) for example in good]
     return sum(costs) / max(len(costs), 1)

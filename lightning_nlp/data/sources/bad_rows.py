@@ -131,6 +131,8 @@ def policy_of(source: Any) -> BadRows:
 
 def located(source: Any, row: Row, bad: BadRow) -> str:
     """One line: file and row, and what is wrong there."""
+    if "origin" in row:
+        source = source.parts[row["origin"]]
     knows = "number" in row and hasattr(source, "place")
     return f"{source.place(row['number'], bad.line) if knows else 'row ' + row['id']}: {bad.reason}"
 
@@ -167,7 +169,12 @@ def refused(prepare: Callable[[list[Row]], list[Example | None]], row: Row) -> E
     try:
         return prepare([row])[0]
     except DataError as error:
-        return BadRow(getattr(error, "kind", "unusable"), str(error))
+        return fault_of(error)
+
+
+def fault_of(error: DataError) -> BadRow:
+    """What is wrong with the row that an objective refused."""
+    return BadRow(getattr(error, "kind", "unusable"), str(error))
 
 
 def refuse_long(
@@ -186,21 +193,52 @@ def refuse_long(
     return checked
 
 
-def usable(rows: Iterable[Row], source: Any) -> Iterator[Row]:
-    """The rows of a scan that are not bad, for readers that need no place in the order.
+class Skipped:
+    """Rows of a source that were passed over, for a message when nothing else was there."""
+
+    def __init__(self, source: Any) -> None:
+        self.source, self.bad, self.filtered = source, 0, 0
+        self._first = ""
+
+    def note(self, row: Row, bad: BadRow) -> None:
+        """Another one."""
+        if bad.kind == FILTERED:
+            self.filtered += 1
+            return
+        self.bad += 1
+        self._first = self._first or located(self.source, row, bad)
+
+    def check(self, row: Row, bad: BadRow, place: int) -> None:
+        """Note row number ``place``, and say so once.
+
+        Raises:
+            DataError: it is not to be skipped, or one too many.
+        """
+        self.note(row, bad)
+        if bad.kind != FILTERED:
+            message = functools.partial(located, self.source, row, bad)
+            policy_of(self.source).check(place, self.bad, place + 1, self.source.name, message)
+            announce(bad.kind, message)
+
+    def __str__(self) -> str:
+        """`` (12 bad rows, the first is FILE row 1: ...; 3 rows left out by data.filters)``; empty without any."""
+        parts = [f"{self.bad} bad rows, the first is {self._first}"] if self.bad else []
+        parts += [f"{self.filtered} rows left out by data.filters"] if self.filtered else []
+        return f" ({'; '.join(parts)})" if parts else ""
+
+
+def usable(rows: Iterable[Row], source: Any, skipped: Skipped | None = None) -> Iterator[Row]:
+    """The rows of a scan that are not bad, for readers that need no place in the order; others go to ``skipped``.
 
     Raises:
         DataError: a row is not to be skipped, or one too many.
     """
-    policy, bad = policy_of(source), 0
+    skipped = skipped or Skipped(source)
     for place, row in enumerate(rows):
-        if "bad" not in row:
+        if "bad" in row:
+            skipped.check(row, row["bad"], place)
+        else:
             yield row
-        elif (fault := row["bad"]).kind != FILTERED:
-            bad += 1
-            message = functools.partial(located, source, row, fault)
-            policy.check(place, bad, place + 1, source.name, message)
-            announce(fault.kind, message)
 
 
 _announced: set[str] = set()

@@ -106,8 +106,8 @@ def expand(entry: str, kind: str, pair: list[str] | None = None) -> list[Path]:
         if pair is not None:
             sources = sorted(file for file in path.rglob(f"*.{pair[0]}*") if is_source(file, pair))
             found = [file for file in sources if visible(file, path)]
-        if any(file.suffix != ".json" for file in found):  # info.json and the like beside the data
-            found = [file for file in found if file.suffix != ".json"]
+        if any(inner_name(file).suffix != ".json" for file in found):  # info.json and the like beside the data
+            found = [file for file in found if inner_name(file).suffix != ".json"]
         if not found:
             what = f"*.{pair[0]}" if pair is not None else "data" if kind == "auto" else kind
             raise ConfigError(f"data.path '{path}' holds no {what} files")

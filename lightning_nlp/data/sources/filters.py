@@ -39,6 +39,10 @@ class Filter:
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
             raise ConfigError(f"data.filters: max_length must be at least 1, not {self.max_length}")
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            raise ConfigError(
+                f"data.filters: '{self.column}' has min_length {self.min_length} beyond max_length {self.max_length}"
+            )
         if all(getattr(self, name) is None for name in CONDITIONS):
             raise ConfigError(f"data.filters: '{self.column}' has no condition (known: {', '.join(CONDITIONS)})")
 
@@ -72,5 +76,5 @@ def check_columns(filters: Sequence[Filter], known: list[str], name: str) -> Non
     """
     for each in filters:
         if each.column not in known:
-            hint = f"{nearest(each.column, known)} (columns: {', '.join(known)})"
+            hint = f"{nearest(each.column, known)} (columns: {', '.join(known)[:400]})"
             raise ConfigError(f"data.filters: column '{each.column}' is not in the {name} data{hint}")

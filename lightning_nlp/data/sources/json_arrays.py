@@ -11,7 +11,7 @@ import numpy as np
 
 from lightning_nlp.data.sources.bad_rows import BadRow
 from lightning_nlp.data.sources.compressed import open_bytes
-from lightning_nlp.data.sources.parsing import Values, check_object, decoded
+from lightning_nlp.data.sources.parsing import Values, check_object, decoded, malformed, may_have_halves
 from lightning_nlp.data.sources.records import BOM
 from lightning_nlp.errors import DataError
 
@@ -40,8 +40,11 @@ class JsonArray:
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise DataError(f"{self.path} line {error.lineno}: malformed JSON ({error.msg})") from error
-        return [check_object(row, content) for row in found]
+            raise DataError(f"{self.path} line {error.lineno}: {malformed(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.path}: {malformed(error)}") from error
+        suspicious = may_have_halves(content)
+        return [check_object(row, suspicious) for row in found]
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
         yield from enumerate(self._rows[mark:], mark + 1)

@@ -23,9 +23,14 @@ def decoded(content: bytes) -> str | BadRow:
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start)
-        column = error.start - (content.rfind(b"\n", 0, error.start) + 1)
-        return BadRow("invalid_utf8", f"not UTF-8 (byte {column + 1} of the line)", line)
+        return not_utf8(content, error)
+
+
+def not_utf8(content: bytes, error: UnicodeDecodeError) -> BadRow:
+    """Where the first byte stands that is none of UTF-8."""
+    line = content.count(b"\n", 0, error.start)
+    column = error.start - (content.rfind(b"\n", 0, error.start) + 1)
+    return BadRow("invalid_utf8", f"not UTF-8 (byte {column + 1} of the line)", line)
 
 
 def parse_text(content: bytes) -> Values | BadRow:
@@ -43,26 +48,35 @@ def parse_paragraph(content: bytes) -> Values | BadRow:
 
 def parse_json(content: bytes) -> Values | BadRow:
     """One JSON object."""
-    text = decoded(content)
-    if isinstance(text, BadRow):
-        return text
     try:
-        text = text.strip(" \t\r\n")
+        text = content.decode().removeprefix("\ufeff").strip(" \t\r\n")
         values, end = DECODE(text)
-        if end != len(text):
-            return BadRow("malformed_json", "malformed JSON (Extra data)")
-    except json.JSONDecodeError as error:
-        return BadRow("malformed_json", f"malformed JSON ({error.msg})")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        return BadRow("malformed_json", f"malformed JSON ({str(error).split(';')[0]})")
-    return check_object(values, content)
+    except UnicodeDecodeError as error:
+        return not_utf8(content, error)
+    except (ValueError, RecursionError) as error:
+        return BadRow("malformed_json", malformed(error))
+    if end != len(text):
+        return BadRow("malformed_json", "malformed JSON (Extra data)")
+    if type(values) is dict and b"\\u" not in content:  # nearly always
+        return values
+    return check_object(values, may_have_halves(content))
 
 
-def check_object(values: Any, content: bytes) -> Values | BadRow:
-    """An object of whole characters."""
+def malformed(error: ValueError | RecursionError) -> str:
+    """What the JSON parser met: no JSON, a number of thousands of digits, or thousands of brackets."""
+    return f"malformed JSON ({getattr(error, 'msg', None) or str(error).split(';')[0]})"
+
+
+def may_have_halves(content: bytes) -> bool:
+    """Whether half a surrogate pair may be in it, as far as can be told without parsing."""
+    return b"\\u" in content and HALF_SURROGATE.search(content) is not None
+
+
+def check_object(values: Any, suspicious: bool) -> Values | BadRow:
+    """An object of whole characters; only a ``suspicious`` one is looked through."""
     if not isinstance(values, dict):
         return BadRow("not_an_object", "not a JSON object")
-    if b"\\u" in content and HALF_SURROGATE.search(content):
+    if suspicious:
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -83,6 +97,8 @@ def cells_of(content: bytes, separator: str, quotes: bool) -> list[str] | BadRow
     except csv.Error as error:
         reason = "a quote is never closed" if "unexpected end" in str(error) else str(error)
         return BadRow("malformed_table", f"malformed table ({reason}); where quotes are text, set data.reading.quotes")
+    if len(rows) != 1:
+        return BadRow("malformed_table", "malformed table (a line ends with a carriage return alone)")
     return rows[0]
 
 
@@ -94,10 +110,15 @@ def parse_cells(names: list[str], separator: str, quotes: bool) -> Parse:
         if isinstance(cells, BadRow):
             return cells
         if len(cells) != len(names):
-            return BadRow("cell_count", f"{len(cells)} cells instead of {len(names)}")
+            return wrong_count(cells, names)
         return dict(zip(names, cells, strict=True))
 
     return parse
+
+
+def wrong_count(cells: list[str], names: list[str]) -> BadRow:
+    """What is wrong with a row that has too many cells, or too few."""
+    return BadRow("cell_count", f"{len(cells)} cells instead of {len(names)}")
 
 
 def limited(parse: Parse, limit: int) -> Parse:

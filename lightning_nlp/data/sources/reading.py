@@ -6,8 +6,9 @@ import functools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from lightning_nlp.data.sources.files import inner_name
 from lightning_nlp.data.sources.json_arrays import JsonArray, is_array
 from lightning_nlp.data.sources.pairs import PairedFiles
 from lightning_nlp.data.sources.parsing import Values
+from lightning_nlp.data.sources.table_rows import table_rows
 from lightning_nlp.data.sources.text_files import RowFile, TextFile
 from lightning_nlp.errors import ConfigError, DataError
 
@@ -88,12 +90,17 @@ class Files:
         """The files that hold anything.
 
         Raises:
-            DataError: all of them are empty, or one is damaged.
+            DataError: all of them are empty or damaged, or one is damaged and must not be.
         """
-        filled = [number for number, path in enumerate(self.paths) if path.stat().st_size]
+        filled = [number for number in range(len(self.paths)) if self._filled(number)]
         if not filled:
             raise DataError(f"the {self.split} data has no rows: {self.paths[0]} is empty")
-        return [self._guarded(number) for number in filled]
+        return some_whole([self._guarded(number) for number in filled])
+
+    def _filled(self, number: int) -> bool:
+        """Whether there is anything in a file, or in the one aligned with it."""
+        sides = [self.paths[number], *([self.targets[number]] if self.targets else [])]
+        return any(side.stat().st_size for side in sides)
 
     @functools.cached_property
     def _large(self) -> bool:
@@ -132,21 +139,28 @@ class Files:
 
     def _table(self, path: Path, limit: int) -> TextFile:
         separator, quotes, names = "\t" if self.kind == "tsv" else ",", self.reading.quotes, self.reading.column_names
-        cut = records.table(separator) if quotes else records.rows_without_quotes
+        cut = records.table(separator if quotes else None)
         if names is None:
             with open_bytes(path) as stream:
                 _, _, heading = next(cut(stream, 0, limit), (0, 0, b""))
             found = parsing.cells_of(heading, separator, quotes)
             if isinstance(found, BadRow):
                 raise DataError(f"{path} row 1: {found.reason}")
+            if any("\r" in name for name in found):
+                raise DataError(f"{path}: its lines end with a carriage return alone: write newlines instead")
             header, names = True, found
         else:
             header = False
         parse = parsing.limited(parsing.parse_cells(names, separator, quotes), limit)
-        settings = f"{self.kind} {quotes} {header}"
+        settings, columns = f"{self.kind} {quotes} {header}", names
+
+        def rows(stream: BinaryIO, offset: int, skip: bool) -> Iterator[tuple[int, Values | BadRow]]:
+            return table_rows(stream, offset, limit, columns, separator, quotes, parse, skip)
+
         return TextFile(
-            path, cut, parse, limit, settings, heading=header, columns=names, by_lines=not quotes, keep=self._large
-        )
+            path, cut, parse, limit, settings,
+            heading=header, columns=columns, by_lines=not quotes, rows=rows, keep=self._large,
+        )  # fmt: skip
 
     # Columns --------------------------------------------------------------------------------------------------
 
@@ -156,15 +170,20 @@ class Files:
         for part in self.parts:
             if part.columns is not None:
                 return part.columns
-            known: dict[str, None] = {}
-            for number, (_, values) in enumerate(part.scan(0)):
-                if not isinstance(values, BadRow):
-                    known |= dict.fromkeys(values)
-                if number == FIRST_LOOK:
-                    break
-            if known:
-                return list(known)
+            if known := self._keys_of(part):
+                return known
         return None
+
+    def _keys_of(self, part: RowFile) -> list[str]:
+        """The keys of the first rows of a file."""
+        known: dict[str, None] = {}
+        try:
+            for _, values in islice(part.scan(0), FIRST_LOOK):
+                known |= dict.fromkeys(() if isinstance(values, BadRow) else values)
+        except (OSError, ValueError) as error:
+            if not self.tolerant:
+                raise broken(part.path, error) from error
+        return list(known)
 
     # Access by number -----------------------------------------------------------------------------------------
 
@@ -182,7 +201,7 @@ class Files:
                 part = DamagedFile(part.path, error)
                 sizes.append(len(part))
             parts.append(part)
-        return parts, np.cumsum(sizes)
+        return some_whole(parts), np.cumsum(sizes)
 
     def __len__(self) -> int:
         return int(self._numbered[1][-1])
@@ -255,10 +274,11 @@ class FilesCursor:
         return self
 
     def __next__(self) -> Values | BadRow:
-        while self._part < len(self._files.parts):
-            part = self._files.parts[self._part]
+        while True:
             if self._rows is None:
-                self._rows = part.scan(self._mark)
+                if self._part == len(self._files.parts):
+                    raise StopIteration
+                self._rows = self._files.parts[self._part].scan(self._mark)
             try:
                 self._mark, values = next(self._rows)
                 return values
@@ -268,10 +288,9 @@ class FilesCursor:
                 if not permanent(error):
                     raise
                 if not self._files.tolerant:
-                    raise broken(part.path, error) from error
+                    raise broken(self._files.parts[self._part].path, error) from error
                 self._skip_to_next()
                 return unreadable(error)
-        raise StopIteration
 
     def _skip_to_next(self) -> None:
         self._part, self._mark, self._rows = self._part + 1, 0, None
@@ -285,7 +304,7 @@ class DamagedFile:
     """A file that cannot be read: one bad row."""
 
     def __init__(self, path: Path, error: Exception) -> None:
-        self.path, self._row = path, unreadable(error)
+        self.path, self.error, self._row = path, error, unreadable(error)
         self.columns: list[str] | None = None
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
@@ -308,12 +327,22 @@ class DamagedFile:
         return str(self.path)
 
 
+def some_whole(parts: list[RowFile]) -> list[RowFile]:
+    """``parts``, unless none of them can be read.
+
+    Raises:
+        DataError: what is wrong with the first one.
+    """
+    damaged = [part for part in parts if isinstance(part, DamagedFile)]
+    if damaged and len(damaged) == len(parts):
+        error = damaged[0].error
+        raise error if isinstance(error, DataError) else broken(damaged[0].path, error) from error
+    return parts
+
+
 def permanent(error: Exception) -> bool:
     """The content is wrong, so that reading it again would end the same."""
-    if isinstance(error, OSError):
-        text = str(error).lower()
-        return any(word in text for word in ("truncated", "inflate failed", "zstd", "corrupt", "deserialize"))
-    return True
+    return not isinstance(error, OSError) or error.errno is None  # of pyarrow; what a system says has a number
 
 
 def unreadable(error: Exception) -> BadRow:

@@ -34,11 +34,6 @@ def filled_lines(stream: BinaryIO, offset: int, limit: int) -> Iterator[Record]:
     return (record for record in lines(stream, offset, limit) if not record[2].isspace())
 
 
-def rows_without_quotes(stream: BinaryIO, offset: int, limit: int) -> Iterator[Record]:
-    """Every line is a record of a table, blank ones not; a line of separators alone is a row of empty cells."""
-    return (record for record in lines(stream, offset, limit) if record[2].strip(b"\r\n"))
-
-
 def paragraphs(stream: BinaryIO, offset: int, limit: int) -> Iterator[Record]:
     """Lines between blank ones are a record."""
     begin, end, size = offset, offset, 0
@@ -64,35 +59,49 @@ def document(stream: BinaryIO, offset: int, limit: int) -> Iterator[Record]:
         yield offset, offset + len(content), content
 
 
-def table(separator: str) -> Cut:
-    """Records of a table whose cells may be quoted; quoted cells hold line breaks (RFC 4180).
-
-    A record that cannot be parsed is its first line alone, and the next line begins another one: a quote that is never
-    closed spoils one line and not the rest of the file.
-    """
+def table(separator: str | None) -> Cut:
+    """Records of a table; see :func:`table_records`."""
 
     def cut(stream: BinaryIO, offset: int, limit: int) -> Iterator[Record]:
-        found, waiting = lines(stream, offset, limit), deque[Record]()
-        while (first := waiting.popleft() if waiting else next(found, None)) is not None:
-            if not first[2].strip(b"\r\n"):
-                continue
-            taken, size = [first], len(first[2])
-            state = quoting(first[2], separator) if b'"' in first[2] else "closed"
-            while state == "open" and size <= limit:
-                following = waiting.popleft() if waiting else next(found, None)
-                if following is None:
-                    break
-                taken.append(following)
-                size += len(following[2])
-                if b'"' in following[2]:  # within a quoted cell a line is what a record with an open quote would be
-                    state = quoting(b'"' + following[2], separator)
-            if state == "closed":
-                yield first[0], taken[-1][1], b"".join(line for _, _, line in taken)
-            else:
-                waiting.extendleft(reversed(taken[1:]))
-                yield first
+        return table_records(lines(stream, offset, limit), deque(), limit, separator)
 
     return cut
+
+
+def table_records(
+    found: Iterator[Record], waiting: deque[Record], limit: int, separator: str | None
+) -> Iterator[Record]:
+    """Records of a table, of which a blank line is none; a line of separators alone is a row of empty cells.
+
+    Quoted cells hold line breaks (RFC 4180). A record that cannot be parsed is its first line alone, and the next line
+    begins another one: a quote that is never closed spoils one line and not the rest of the file.
+
+    Args:
+        found: lines.
+        waiting: those that were read ahead; they come before the next of ``found``.
+        limit: bytes of a record, at most.
+        separator: between cells that may be quoted; None: a quote is a character like any other.
+    """
+    while (first := waiting.popleft() if waiting else next(found, None)) is not None:
+        if not first[2].strip(b"\r\n"):
+            continue
+        if separator is None or b'"' not in first[2]:
+            yield first
+            continue
+        taken, size, state = [first], len(first[2]), quoting(first[2], separator)
+        while state == "open" and size <= limit:
+            following = waiting.popleft() if waiting else next(found, None)
+            if following is None:
+                break
+            taken.append(following)
+            size += len(following[2])
+            if b'"' in following[2]:  # within a quoted cell a line is what a record with an open quote would be
+                state = quoting(b'"' + following[2], separator)
+        if state == "closed":
+            yield first[0], taken[-1][1], b"".join(line for _, _, line in taken)
+        else:
+            waiting.extendleft(reversed(taken[1:]))
+            yield first
 
 
 def quoting(content: bytes, separator: str) -> str:

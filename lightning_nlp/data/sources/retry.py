@@ -93,7 +93,7 @@ class PersistentCursor:
     def __next__(self) -> Any:
         while True:
             try:
-                cursor = self._standing()
+                cursor = self._cursor or self._standing()
                 if self._passed >= CHECKPOINT_ROWS:
                     self._held, self._passed = cursor.mark(), 0
                 found = next(cursor)

@@ -194,9 +194,17 @@ def open_splits(
     splits: dict[str, Source] = {}
     for split, (rows, known) in found.splits.items():
         name = (names or {}).get(split, split)
-        held = {"validation": (0.0, fraction), "train": (fraction, 1.0)} if fraction and split == "train" else {}
+        held = {"train": (fraction, 1.0), "validation": (0.0, fraction)} if fraction and split == "train" else {}
         mapped = {
-            part: Columns((names or {}).get(part, part), fields, known, optional, config.filters or (), policy.also)
+            part: Columns(
+                (names or {}).get(part, part),
+                fields,
+                known,
+                optional,
+                config.filters or (),
+                policy.also,
+                headed=found.headed,
+            )
             for part in held or [name]
         }
         if config.streaming:
@@ -220,11 +228,19 @@ def open_splits(
 
 @dataclass(frozen=True)
 class Found:
-    """Splits before they are cut: rows and columns of each, what fixes the content, the next smaller unit of text."""
+    """Splits before they are cut.
+
+    Attributes:
+        splits: rows and columns of each.
+        content: what fixes it.
+        smaller: the next smaller units of text.
+        headed: names of columns are the first rows of files.
+    """
 
     splits: dict[str, tuple[Any, list[str] | None]]
     content: str
     smaller: str = ""
+    headed: bool = False
 
 
 def is_hub(config: SourceConfig) -> bool:
@@ -263,10 +279,10 @@ def local_splits(config: SourceConfig, wanted: tuple[str, ...]) -> Found:
             split, tuple(paths), kind, config.text_unit, wanted, config.reading, tuple(targets.get(split, ())), tolerant
         )
         if not config.streaming and not len(found):
-            raise DataError(f"the {split} data has no rows: {paths[0]} is blank")
+            raise DataError(f"the {split} data has no rows: {paths[0]} holds none")
         splits[split] = found, found.columns
     smaller = {"document": "paragraph or line", "paragraph": "line"}.get(config.text_unit, "") if kind == "text" else ""
-    return Found(splits, content, smaller)
+    return Found(splits, content, smaller, kind in ("csv", "tsv") and config.reading.column_names is None)
 
 
 def targets_of(groups: files.Groups, config: SourceConfig) -> files.Groups:

@@ -90,7 +90,7 @@ class StreamScan:
     """Rows of a :class:`StreamSource`, and where they have been read to."""
 
     def __init__(self, source: StreamSource, start: int, mark: Mark | None) -> None:
-        self._source = source
+        self._source, self._whole = source, source.keep == (0.0, 1.0)
         at = mark or {"row": 0, "kept": 0, "cursor": None}
         self._row, self._kept, self._start = at["row"], at["kept"], start
         self._rows = PersistentCursor(source.feed.cursor, at["cursor"], source.retries)
@@ -99,10 +99,10 @@ class StreamScan:
         return self
 
     def __next__(self) -> Row:
-        source, whole = self._source, self._source.keep == (0.0, 1.0)
+        source, whole, rows = self._source, self._whole, self._rows
         while source.take is None or self._kept < source.take:
             try:
-                values = next(self._rows)
+                values = next(rows)
             except StopIteration:
                 break
             except Exception as error:  # the libraries raise a dozen kinds for malformed content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -66,6 +66,7 @@ class TextFile:
         heading: the first record is none of the rows.
         columns: names of its columns, where known.
         by_lines: a row is known by its line; otherwise by its number among the records.
+        rows: cuts and parses at once, ``(stream, offset, skip the first record) -> rows``, where that is faster.
         keep: offsets lie in a file of their own, which is memory-mapped; otherwise they are in memory.
     """
 
@@ -80,16 +81,21 @@ class TextFile:
         heading: bool = False,
         columns: list[str] | None = None,
         by_lines: bool = True,
+        rows: Callable[[BinaryIO, int, bool], Iterator[tuple[int, Values | BadRow]]] | None = None,
         keep: bool = False,
     ) -> None:
         self.path, self.columns = path, columns
         self._cut, self._parse, self._limit, self._settings = cut, parse, limit, settings
         self._heading, self._by_lines, self._keep = heading, by_lines, keep
+        self._rows = rows
         self._open: BinaryIO | None = None
 
     def scan(self, mark: int) -> Iterator[tuple[int, Values | BadRow]]:
         parse = self._parse
         with open_bytes(self.path, mark) as stream:
+            if self._rows is not None:
+                yield from self._rows(stream, mark, self._heading and not mark)
+                return
             records = self._cut(stream, mark, self._limit)
             if self._heading and not mark:
                 next(records, None)

@@ -41,20 +41,37 @@ def sentinel_ids(backend: tokenizers.Tokenizer) -> np.ndarray:
     return np.array(list(takewhile(lambda number: number is not None, ids)), dtype=np.int32)
 
 
-def encode_with_sentinels(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of ``text``, in which names of sentinels stand for sentinels; those the tokenizer lacks stay text.
+def named_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Tokens that may stand by their names in prompts and answers, as far as a tokenizer has them: mask, sentinels."""
+    found = {sentinel(number): int(id) for number, id in enumerate(sentinel_ids(tokenizer.backend))}
+    return found if tokenizer.mask_id is None else {tokenizer.mask_name: tokenizer.mask_id, **found}
 
-    A space before one belongs to the hidden span where tokens of words begin with their space.
+
+def encode_with_sentinels(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of ``text``, in which names of sentinels stand for sentinels; those the tokenizer lacks stay text."""
+    known = named_ids(tokenizer)
+    return encode_named(tokenizer, text, {name: known[name] for name in known if name != tokenizer.mask_name})
+
+
+def encode_named(tokenizer: Tokenizer, text: str, names: dict[str, int]) -> list[int]:
+    """Ids of ``text``, in which ``names`` stand for tokens.
+
+    A space before one belongs to what is hidden there, where tokens of words begin with their space.
     """
-    known = sentinel_ids(tokenizer.backend)
-    parts, ids, end = [], [], 0
-    for match in SENTINEL.finditer(text):
-        if int(match[1]) < len(known):
-            before = text[end : match.start()]
-            parts.append(before.removesuffix(" ") if tokenizer.spaced else before)
-            ids.append(int(known[int(match[1])]))
-            end = match.end()
-    found: list[int] = []
-    for part, number in zip(tokenizer.encode_batch([*parts, text[end:]]), [*ids, None], strict=True):
-        found += [*part.tolist(), *([number] if number is not None else [])]
-    return found
+    if not names:
+        return tokenizer.encode(text)
+    *befores, last = re.split(f"({'|'.join(map(re.escape, names))})", text)
+    parts, found = befores[::2], befores[1::2]
+    if tokenizer.spaced:
+        parts = [part.removesuffix(" ") for part in parts]
+    ids: list[int] = []
+    for part, name in zip(tokenizer.encode_batch([*parts, last]), [*found, None], strict=True):
+        ids += [*part.tolist(), *([names[name]] if name is not None else [])]
+    return ids
+
+
+def decode_named(tokenizer: Tokenizer, ids: Iterable[int], names: dict[str, int]) -> str:
+    """Text of ``ids``, in which the tokens of ``names`` are written; other special tokens are left out."""
+    added = tokenizer.backend.get_added_tokens_decoder().items()
+    hidden = {number for number, token in added if token.special} - set(names.values())
+    return str(tokenizer.backend.decode([id for id in ids if id not in hidden], skip_special_tokens=False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +42,9 @@ def settle_tokenizer(
         tokenizer = Tokenizer.load(initial)
     elif config.path is not None:
         tokenizer = Tokenizer.load(Path(config.path))
+        if save and (names := of_training(config)):
+            told = f"data.tokenizer.path is loaded as it is; {', '.join(names)} would be for training one"
+            print(f"lightning-nlp: {told}", file=sys.stderr)
     elif (trained := prepared()) is not None:
         tokenizer = Tokenizer.load(trained)
     else:
@@ -50,6 +55,13 @@ def settle_tokenizer(
     if kept is not None and not kept.exists() and save:
         tokenizer.save(kept)
     return tokenizer
+
+
+def of_training(config: TokenizerConfig) -> list[str]:
+    """Settings that are not as they would be by themselves, and mean nothing to a tokenizer that is loaded."""
+    set_by_data = ("path", "mask_token", "sentinels", "extra_tokens")
+    own = [each for each in fields(config) if each.name not in set_by_data]
+    return [each.name for each in own if getattr(config, each.name) != each.default]
 
 
 def train_tokenizer(documents: Iterable[list[str]], config: TokenizerConfig) -> Tokenizer:

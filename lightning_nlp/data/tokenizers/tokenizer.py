@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models
 
-from lightning_nlp.data.tokenizers.added_tokens import add_tokens, added_names
+from lightning_nlp.data.tokenizers.added_tokens import add_tokens, added_names, encode_named
 from lightning_nlp.data.tokenizers.config import MASK, SPECIAL, USUAL, TokenizerConfig
 from lightning_nlp.data.tokenizers.spelling import Spelling, byte_letters, printable
 from lightning_nlp.data.tokenizers.training import TRAINERS, non_empty
@@ -127,20 +127,12 @@ class Tokenizer:
     def encode_masked(self, text: str) -> list[int]:
         """Ids of ``text``, in which the mask token's name stands for the mask token.
 
-        A space before it belongs to the hidden word where tokens of words begin with their space.
-
         Raises:
             ConfigError: the tokenizer has no mask token.
         """
         if self.mask_id is None:
             raise ConfigError("the tokenizer has no mask token")
-        *before, last = text.split(self.mask_name)
-        if self.spaced:
-            before = [part.removesuffix(" ") for part in before]
-        ids: list[int] = []
-        for part in self.encode_batch([*before, last]):
-            ids += [*part.tolist(), self.mask_id]
-        return ids[:-1]
+        return encode_named(self, text, {self.mask_name: self.mask_id})
 
     @property
     def mask_name(self) -> str:

@@ -38,7 +38,7 @@ CASES = {
     "no files of that format": ({"a.txt": "x"}, "", {"format": "csv"}, ConfigError, "'DIR' holds no csv files"),
     "empty glob": ({"a.txt": "x"}, "*.csv", {}, ConfigError, "'DIR/*.csv' matches no files"),
     "empty file": ({"a.jsonl": ""}, "a.jsonl", {}, DataError, "the train data has no rows: DIR/a.jsonl is empty"),
-    "blank file": ({"a.jsonl": "\n\n"}, "a.jsonl", {}, DataError, "the train data has no rows: DIR/a.jsonl is blank"),
+    "blank file": ({"a.jsonl": "\n\n"}, "a.jsonl", {}, DataError, "the train data has no rows: DIR/a.jsonl holds none"),
     "only a heading": ({"a.csv": "text,label\n"}, "a.csv", {}, DataError, "the train data has no rows"),
     "mixed formats": (
         {"a.csv": "text\nx\n", "b.jsonl": GOOD}, "", {}, ConfigError, "holds csv and jsonl files: set data.format",
@@ -109,6 +109,41 @@ CASES = {
     "truncated parquet": (
         {"a.parquet": parquet([{"text": "x" * 500, "label": 1}])[:-40]}, "a.parquet", {}, DataError, "DIR/a.parquet: ",
     ),
+    "thousands of brackets in an array": (
+        {"a.json": "[" * 100_000}, "a.json", {}, DataError, "DIR/a.json: malformed JSON (maximum recursion depth",
+    ),
+    "thousands of digits in an array": (
+        {"a.json": '[{"text": "x", "n": ' + "9" * 5000 + "}]"}, "a.json", {}, DataError,
+        "DIR/a.json: malformed JSON (Exceeds the limit",
+    ),
+    "lines that end with a carriage return": (
+        {"a.csv": "text,label\rx,a\ry,b\r"}, "a.csv", {}, DataError, "DIR/a.csv: its lines end with a carriage return alone",
+    ),
+    "quoted lines that end with a carriage return": (
+        {"a.csv": 'text,label\nx,a\n"y","b"\r"z","c"\n'}, "a.csv", {}, DataError,
+        "DIR/a.csv row 3: malformed table (a line ends with a carriage return alone)",
+    ),
+    "a heading that says the same twice": (
+        {"a.csv": "text,text,label\nx,y,a\n"}, "a.csv", {}, ConfigError, "data.text_column 'text' is 2 columns of the train data",
+    ),
+    "no heading": (
+        {"a.tsv": "so good\t1\nso bad\t0\n"}, "a.tsv", {}, ConfigError,
+        "(columns: so good, 1); without a heading, name them: --data.reading.column_names '[text, label]'",
+    ),
+    "a long line for a heading": (
+        {"a.tsv": "word " * 1000 + "\t1\nx\t0\n"}, "a.tsv", {}, ConfigError, "word word ..., 1)",
+    ),
+    "nothing compressed": ({"a.txt.gz": b"plain text"}, "a.txt.gz", {}, DataError, "DIR/a.txt.gz: "),
+    "nothing compressed, tolerated": (
+        {"a.jsonl.gz": b"plain text"}, "a.jsonl.gz", {"bad_rows": "skip", "streaming": False}, DataError, "DIR/a.jsonl.gz: ",
+    ),
+    "only damaged parquet, tolerated": (
+        {"a.parquet": b"no parquet", "b.parquet": b"none"}, "", {"bad_rows": "skip"}, DataError, "DIR/a.parquet: ",
+    ),
+    "an empty file beside one that is not": (
+        {"a.en": "one\n", "a.de": "eins\n", "b.en": "", "b.de": "zwei\n"}, "", {"pair": ["en", "de"]}, DataError,
+        "DIR/b.en has 0 lines and DIR/b.de has 1: they are not aligned",
+    ),
     "no parquet at all": ({"a.parquet": b"hello world, this is text"}, "a.parquet", {}, DataError, "DIR/a.parquet: "),
 }  # fmt: skip
 
@@ -124,9 +159,11 @@ def test_bad_input(tmp_path, case, streaming):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    fields = {"text": "text"} if path.endswith(".txt") else BOTH
+    fields = {"text": "text"} if path.endswith((".txt", ".txt.gz")) else BOTH
+    if "pair" in settings:
+        fields = {"source": "source", "target": "target"}
     with pytest.raises((ConfigError, DataError)) as caught:
-        read_all(str(tmp_path / path), fields, streaming=streaming, **settings)
+        read_all(str(tmp_path / path), fields, **{"streaming": streaming, **settings})
     message = str(caught.value)
     assert type(caught.value) is kind, message
     assert text.replace("DIR", str(tmp_path)) in message

@@ -13,7 +13,11 @@ from lightning_nlp.data.builders.stdlib import docstrings
 from lightning_nlp.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
-FIELDS = {"stdlib_docs": ["id", "text"], "stdlib_modules": ["text", "label"]}
+FIELDS = {
+    "stdlib_docs": ["id", "text"],
+    "stdlib_modules": ["text", "label"],
+    "stdlib_summaries": ["document", "summary"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_rows_have_their_fields_and_splits_share_nothing(built):
         for row in rows_of(directory, split):
             assert list(row) == FIELDS[name]
             assert all(isinstance(value, str) and value.strip() for value in row.values())
-            for key in {row["text"], row.get("id", row["text"])}:
+            for key in {row[FIELDS[name][0]], row.get("id", row[FIELDS[name][0]])}:
                 assert key not in seen
                 seen.add(key)
 
@@ -77,7 +81,7 @@ def test_rows_have_their_fields_and_splits_share_nothing(built):
 def test_labels_are_masked_and_known_from_training(built):
     name, directory, _, about, _ = built
     if name != "stdlib_modules":
-        pytest.skip("stdlib_docs is a language-modelling corpus: it has no labels")
+        pytest.skip(f"{name} is no classification corpus: it has no labels")
     assert len(about["labels"]) == 12
     assert about["labels"] == sorted({row["label"] for row in rows_of(directory, "train")})
     for split in SPLITS:

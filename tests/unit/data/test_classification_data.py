@@ -162,7 +162,9 @@ def test_one_class_is_what_it_was(facts):
 BAD = [
     ("regression", "tall", "row 2: label 'tall' is no number"),
     ("regression", True, None),
-    ("regression", math.inf, "row 2: label 'inf' is not finite"),
+    ("regression", math.inf, "row 2: label 'inf' is no finite number"),
+    ("regression", 1e300, "row 2: label .1e.300. is no finite number"),
+    ("regression", 10**400, "row 2: label .10000"),
     ("regression", "", "row 2: column 'label' is empty"),
     ("multi_label", "b,d", r"row 2: label 'd', never seen in training \(known: a, b\)"),
     ("single", "d", r"row 2: label 'd', never seen in training \(known: a, b\)"),

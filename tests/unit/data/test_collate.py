@@ -69,7 +69,7 @@ def test_the_last_packed_row_of_an_evaluation_is_padded():
 )
 def test_single_rows_are_padded_to_a_multiple(counts, multiple, length):
     batch = collate_single([single(example(10, count, 4)) for count in counts], 99, multiple)
-    assert set(batch) == FIELDS | {"places"}
+    assert set(batch) == FIELDS
     assert integers(batch)
     assert batch["tokens"].shape == batch["positions"].shape == batch["segments"].shape == (2, length)
     for row, count in enumerate(counts):
@@ -87,7 +87,7 @@ def test_a_label_at_every_position():
 @pytest.mark.parametrize("collate", [collate_packed, collate_single])
 def test_no_rows_give_one_that_stands_for_nothing(collate):
     batch = collate([], 99)
-    assert set(batch) - {"places"} == FIELDS
+    assert set(batch) == FIELDS
     assert integers(batch)
     assert len(batch["tokens"]) == 1
     assert set(batch["tokens"].flatten().tolist()) == {99}

@@ -265,7 +265,9 @@ def test_prompts_end_where_the_answer_begins(talks, tmp_path):
     data = make(talks, stage="validate")
     user, assistant = data.speakers.markers["user"].tolist(), data.speakers.markers["assistant"].tolist()
     around = data.facts()["prompt"]
-    assert around == {"before": user, "after": [data.speakers.end_id, *assistant], "end_id": data.speakers.end_id}
+    end, system = data.speakers.end_id, data.speakers.markers["system"].tolist()
+    expected = {"before": user, "after": [end, *assistant], "end_id": end}
+    assert around == {**expected, "system": system, "history_turns": None}
     (tmp_path / "in.txt").write_text("hello\n\n" + "a" * 200 + "\n")
     data.predict_path = str(tmp_path / "in.txt")
     (batch,) = data.predict_dataloader()

@@ -280,3 +280,29 @@ def test_joined_sources_read_and_scan_alike(stream):
     assert joined.num_rows == (None if stream else 7)
     if not stream:
         assert joined.read(np.array([6, 0, 3, 2])) == [everything[place] for place in (6, 0, 3, 2)]
+
+
+def test_a_source_is_used_up_by_documents_that_give_nothing():
+    """The last documents of `a` are useless: what follows is none of its second pass."""
+    parts = {}
+    for name, lengths in {"a": [5, 5, 0, 0, 0], "b": [3] * 30}.items():
+        order = BlockOrder(ListSource(documents(lengths)), seed=0, shuffle=False, block_rows=8, lanes=1)
+        parts[name] = SourceDocuments(order, 0, 1, prepare)
+    stream = MixedDocuments(parts, lambda step: np.array([0.5, 0.5]), seed=0, lane=0, exhaustion="drop")
+    drawn = Counter(len(stream.next().tokens) for _ in range(32))
+    assert drawn == {5: 2, 3: 30}
+    assert stream.parts[0].counts.dropped == 3
+
+
+def test_a_mixture_may_be_moved_and_a_changed_one_is_noticed():
+    there = MixtureConfig({"a": MixtureSource("there/a", columns={"text": "body"}), "b": MixtureSource("there/b")})
+    here = MixtureConfig({"a": MixtureSource(["/here/a"]), "b": MixtureSource("b", streaming=True)})
+    assert there.choices == here.choices  # what is read is in the fingerprints of the sources
+    for other in (
+        MixtureConfig({"a": MixtureSource("there/a")}),
+        MixtureConfig({"b": MixtureSource("there/b"), "a": MixtureSource("there/a")}),
+        MixtureConfig(there.sources, temperature=2.0),
+        MixtureConfig(there.sources, rates="weights", weights={"a": 1, "b": 2}),
+        MixtureConfig({"a": MixtureSource("there/a", size=5), "b": MixtureSource("there/b")}),
+    ):
+        assert other.choices != there.choices

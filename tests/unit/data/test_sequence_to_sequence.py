@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
-from lightning_nlp.data.collate import collate_pairs
+from lightning_nlp.data.collate import collate_pairs, with_texts
 from lightning_nlp.data.encoder_decoder import start_id
 from lightning_nlp.data.objectives import Example, sequence_to_sequence
 from lightning_nlp.data.order.lanes import pack, single
@@ -78,7 +78,7 @@ def test_without_an_end_token_and_without_a_text():
 def test_rows_to_tensors():
     rows = [single(sequence_to_sequence(*SEQIO[number][:2], f"p{number}", 99, 99, 0, 1)) for number in (0, 1)]
     rows[1].place = 6
-    batch = collate_pairs(rows, 77, multiple=3)
+    batch = with_texts(collate_pairs(rows, 77, multiple=3), rows)
     assert batch["source_tokens"].tolist() == [[7, 8, 5, 1, 77, 77], [8, 4, 9, 3, 1, 77]]
     assert batch["source_segments"].tolist() == [[1] * 4 + [0] * 2, [1] * 5 + [0]]
     assert batch["source_positions"].tolist() == [[0, 1, 2, 3, 0, 0], [0, 1, 2, 3, 4, 0]]
@@ -90,7 +90,7 @@ def test_rows_to_tensors():
 
 
 def test_a_rank_without_rows_gets_one_that_counts_for_nothing():
-    batch = collate_pairs([], 77)
+    batch = with_texts(collate_pairs([], 77), [])
     assert (batch["labels"] == N).all() and not batch["segments"].any() and not batch["source_segments"].any()
     assert (batch["source_tokens"] == 77).all() and batch["source_tokens"].shape == (1, 8)
     assert (batch["example_ids"], batch["places"].tolist()) == ([[]], [-1])

@@ -33,7 +33,7 @@ def test_factor_has_its_closed_form(step, constant, linear, cosine):
         assert factor(config, step, TOTAL) == pytest.approx(expected, abs=1e-12), name
 
 
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "inverse_sqrt"])
 @pytest.mark.parametrize(("warmup", "total"), [(0, 1), (0, 50), (1, 50), (7, 50), (50, 50), (80, 50)])
 def test_factor_rises_to_one_then_never_rises_again(name, warmup, total):
     config = ScheduleConfig(name=name, warmup=warmup, final=0.1)
@@ -44,6 +44,15 @@ def test_factor_rises_to_one_then_never_rises_again(name, warmup, total):
         assert all(after >= before for before, after in itertools.pairwise(values[:warmup]))
         decay = values[warmup:]
         assert all(after <= before for before, after in itertools.pairwise(decay))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.25), (3, 1.0), (4, 0.8**0.5), (15, 0.5), (399, 0.1), (9999, 0.05)]
+)
+def test_inverse_square_root_has_its_closed_form_and_a_floor(step, expected):
+    """Vaswani et al. 2017: lr = peak * min((s + 1) / w, sqrt(w / (s + 1))), here with w = 4 and a floor of 0.05."""
+    assert factor(ScheduleConfig(name="inverse_sqrt", warmup=4, final=0.05), step, 100) == pytest.approx(expected)
+    assert factor(ScheduleConfig(name="inverse_sqrt", warmup=0, final=0.0), 8, 100) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -80,7 +89,7 @@ def test_warmup_is_steps_or_a_share(warmup, total, steps):
     [
         (
             {"name": "cosin"},
-            r"unknown schedule\.name 'cosin'; did you mean 'cosine'\? \(known: constant, linear, cosine\)",
+            r"unknown schedule\.name 'cosin'; did you mean 'cosine'\? \(known: constant, linear, cosine, inverse_sqrt\)",
         ),
         ({"name": "zzz"}, r"unknown schedule\.name 'zzz' \(known: "),
         ({"warmup": -1}, r"schedule\.warmup must be a number of steps or a share below 1, not -1"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lightning_nlp
-from lightning_nlp.data.collate import collate_pairs
+from lightning_nlp.data.collate import collate_pairs, with_texts
 from lightning_nlp.data.objectives import sequence_to_sequence
 from lightning_nlp.data.order.lanes import single
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
@@ -43,8 +43,7 @@ def batch_of(module, pairs=PAIRS):
         example = sequence_to_sequence(encode(source), encode(target), f"p{place}", 30, 30, 1, 2)
         example.place, example.text, example.reference = place, source, target
         rows.append(single(example))
-    texts = {"texts": [row.text for row in rows], "references": [row.reference for row in rows], "cut": [0] * len(rows)}
-    return {**collate_pairs(rows, 0), **texts}
+    return with_texts(collate_pairs(rows, 0), rows)
 
 
 def test_loss_and_accuracy_are_those_of_each_pair_alone():
@@ -73,7 +72,7 @@ def test_answers_in_a_batch_are_those_of_each_source_alone():
     head, backbone = module.head, module.backbone
     batch = batch_of(module)
     together = [record["prediction"] for record in head.predict(backbone, batch)]
-    alone = [head.answers(backbone, torch.tensor([head.encode_source(source)]))[0] for source, _ in PAIRS]
+    alone = [head.write(backbone, [head.encode_source(source)], head.generation)[0] for source, _ in PAIRS]
     assert together == alone and len(set(together)) > 1
     records = list(head.predict(backbone, {**batch, "references": ["eins", None, "b", "x"], "cut": [0, 3, 0, 0]}))
     assert [record["source"] for record in records] == [source for source, _ in PAIRS]
@@ -90,7 +89,7 @@ def test_exact_match_is_of_the_first_rows_of_the_split():
     head, backbone = module.head, module.backbone
     sources = [source for source, _ in PAIRS]
     greedy = lightning_nlp.GenerationConfig(max_new_tokens=4)
-    said = [head.answers(backbone, torch.tensor([head.encode_source(text)]), None, greedy)[0] for text in sources]
+    said = [head.write(backbone, [head.encode_source(text)], greedy)[0] for text in sources]
     said[2] += "!"
     batch = batch_of(module, list(zip(sources, said, strict=True)))
     batch["labels"] = torch.full((4, 32), -100)
@@ -131,7 +130,7 @@ def test_a_module_is_built_again_from_its_own_values():
 def test_mistakes():
     module = make(decoder_start_id=None)
     with pytest.raises(ConfigError, match=r"backbone.decoder_start_id is not set"):
-        module.head.answers(module.backbone, torch.tensor([[5, 2]]))
+        module.head.write(module.backbone, [[5, 2]], module.head.generation)
     with pytest.raises(ConfigError, match=r"backbone.decoder_start_id is 1, the data starts targets with 0"):
         make().resolve({"decoder_start_id": 0})
     with pytest.raises(ConfigError, match=r"the source is empty"):
