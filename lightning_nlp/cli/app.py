@@ -290,6 +290,7 @@ class CommandLine(LightningCLI):
             "step": self.choice.newest.step,
             "steps": self.choice.steps,
             "weights": self.choice.weights,
+            "said": str(self.choice) if self.choice.signature else "",
             "metrics": values,
             "signatures": signatures,
         }

@@ -97,7 +97,7 @@ def test_perplexities_of_the_text_leave_out_end_tokens():
     """Definitions of lm-evaluation-harness: exp(loss / words), exp(loss / bytes), loss / ln 2 / bytes."""
     metric = LanguageModelMetrics()
     loss, ends = torch.tensor(24 * math.log(2)), 4 * math.log(2)
-    metric.update(loss, torch.tensor(6), torch.tensor(10), torch.tensor(4), loss.double() - ends)
+    metric.update(loss, torch.tensor(6), torch.tensor(10), words=torch.tensor(4), text_loss=loss.double() - ends)
     values = metric.compute()
     assert values["loss"] == pytest.approx(4 * math.log(2))  # of all labels
     assert [values[name] for name in ("bits_per_byte", "byte_perplexity", "word_perplexity")] == pytest.approx(
