@@ -167,10 +167,19 @@ def test_a_killed_run_on_two_ranks_has_the_same_average(corpus, tmp_path):
     args = ["fit", "-c", config, *more, "--run"]
     runs.run(*args, tmp_path / "whole")
     killed([*args, tmp_path / "killed"], tmp_path / "killed" / "metrics.jsonl", 5)
-    runs.run(*args, tmp_path / "killed")  # the same command, which adds no second average
-    runs.run("fit", "-c", config, "--run", tmp_path / "plain", *more[1:])
+    runs.run(*args, tmp_path / "killed")
     for part in ("raw", "ema"):
         one, other = (state(tmp_path / name, 8, part) for name in ("whole", "killed"))
         assert one.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
-    without = state(tmp_path / "plain", 8, "raw")  # an average changes nothing of the training
-    assert all(torch.equal(value, without[name]) for name, value in state(tmp_path / "whole", 8, "raw").items())
+
+
+def test_a_command_that_adds_an_average_adds_one_and_changes_nothing_of_the_training(corpus, tmp_path):
+    config = runs.write_config(tmp_path / "tiny.yaml", corpus, max_steps=4, validate_every=2)
+    args = ["fit", "-c", str(config), "--run"]
+    for steps in ("3", "4"):  # the second time, the run's own configuration has it already
+        more = ["--trainer.callbacks+=EMA", "--trainer.callbacks.decay", "0.8", "--trainer.max_steps", steps]
+        assert main([*args, str(tmp_path / "average"), *more, "--model.schedule.name", "constant"]) == 0
+    assert (tmp_path / "average" / "config.fit.yaml").read_text().count("EMA") == 1
+    assert main([*args, str(tmp_path / "plain"), "--model.schedule.name", "constant"]) == 0
+    one, other = (state(tmp_path / name, 4, "raw") for name in ("plain", "average"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
