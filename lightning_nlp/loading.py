@@ -15,12 +15,12 @@ import lightning_nlp
 from lightning_nlp import registry
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import CheckpointError, ConfigError
-from lightning_nlp.run import manifest
+from lightning_nlp.run.choice import Choice, choose, chosen, of_file, parsed
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.files import fsync_tree, sha256, write_json
+from lightning_nlp.run.weights import read
 from lightning_nlp.tasks.adapting import base_hash, own_state
 from lightning_nlp.tasks.base import TaskModule, check_state
-from lightning_nlp.tasks.initial import newest_or_best, read_checkpoint
 
 ADAPTERS, FACTS = "adapters.safetensors", "adapters.json"
 
@@ -30,7 +30,8 @@ def load(run: str | Path, checkpoint: str = "best") -> TaskModule:
 
     Args:
         run: a run directory, or a ``step-N.ckpt`` inside one.
-        checkpoint: ``best``, ``last`` or a step number; ignored when ``run`` is a file.
+        checkpoint: ``best``, ``last``, a step number, ``average:last:N`` ... (:mod:`lightning_nlp.run.choice`); of a
+            ``run`` that is a file, only its ``@ema`` or ``@raw`` counts.
 
     Raises:
         ConfigError: no such run or checkpoint.
@@ -39,9 +40,10 @@ def load(run: str | Path, checkpoint: str = "best") -> TaskModule:
     path = Path(run)
     if not path.exists():
         raise ConfigError(f"there is no run at '{path}'")
-    file = path if path.is_file() else find(path, checkpoint)
+    choice = find(path, checkpoint)
+    file = choice.newest.path
     directory = RunDirectory(file.parent.parent)
-    saved = read_checkpoint(file)
+    saved = read(choice.reference)
     if "task" not in saved or "hyper_parameters" not in saved:
         raise CheckpointError(f"{file} was not written by lightning_nlp")
     task = registry.load(registry.TASKS, saved["task"], "task")
@@ -59,23 +61,18 @@ def load(run: str | Path, checkpoint: str = "best") -> TaskModule:
     return module.eval()
 
 
-def find(run: Path, checkpoint: str) -> Path:
-    """The checkpoint file of a run that ``best``, ``last`` or a step number names."""
-    directory = run / "checkpoints"
+def find(run: Path, checkpoint: str) -> Choice:
+    """The checkpoints of a run that ``best``, ``last``, a step number or an average names, or a file itself."""
     report = lambda line: print(line, file=sys.stderr)  # noqa: E731
-    if checkpoint == "best":
-        found = newest_or_best(run)
-    elif checkpoint == "last":
-        found = manifest.newest_valid(directory, report)
-    else:
-        steps = {str(item.step): item for item in manifest.published(directory)}
-        if checkpoint not in steps:
-            raise ConfigError(f"run '{run}' has no checkpoint of step {checkpoint} (it has {', '.join(steps)})")
-        found = steps[checkpoint]
-        manifest.check(found.path)
-    if found is None:
+    if run.is_file():
+        _, weights = parsed(checkpoint)
+        return chosen([of_file(run)], weights, str(run))
+    choice = choose(run / "checkpoints", checkpoint, report)
+    if choice is None:
         raise ConfigError(f"run '{run}' has no checkpoint yet")
-    return found.path
+    if choice.averaged:
+        report(str(choice))
+    return choice
 
 
 def tokenizer_hash(saved: dict[str, Any]) -> str | None:

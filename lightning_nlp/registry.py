@@ -68,6 +68,7 @@ METRICS = {
     "distinct": "lightning_nlp.metrics.distinct:Distinct",
 }
 CALLBACKS = {
+    "EMA": "lightning_nlp.callbacks.ema:EMA",
     "Pictures": "lightning_nlp.callbacks.pictures:Pictures",
 }
 FAMILIES = {

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 import lightning_nlp
 from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.compile import CompileBlocks
+from lightning_nlp.callbacks.ema import EMA
 from lightning_nlp.callbacks.log import MetricsLog
 from lightning_nlp.callbacks.progress import Progress
 from lightning_nlp.callbacks.random_state import RandomState
@@ -32,6 +33,7 @@ from lightning_nlp.errors import ConfigError
 from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, check_strategy
 from lightning_nlp.run import allocator, manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
+from lightning_nlp.run.choice import choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.ranks import data_rank, data_ranks
 
@@ -113,6 +115,8 @@ class Trainer(L.Trainer):
         self.log_every = log_every_n_steps
 
         given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        if sum(isinstance(callback, EMA) for callback in given_callbacks) > 1:
+            raise ConfigError("trainer.callbacks holds EMA twice, with different settings: there can be one average")
         # Order matters within a step: numbers are logged, then saved, then a signal may end the run.
         ours: list[Callback] = [RandomState(), MetricsLog(), Samples()]
         if compile is not None:
@@ -202,17 +206,14 @@ class Trainer(L.Trainer):
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
 
     def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
-        """Turn ``last`` or ``best`` into the path of a checkpoint whose checksum holds."""
-        directory = self.run_directory.checkpoints
-        if ckpt_path == "last":
-            found = manifest.newest_valid(directory, print)
-        elif ckpt_path == "best":
-            found = manifest.best(directory, self.monitor, self.monitor_mode, print)
-        else:
+        """Turn ``last``, ``best`` or a step into the path of a checkpoint whose checksum holds."""
+        if ckpt_path is None or Path(ckpt_path).exists():
             return ckpt_path
-        if found is None:
+        directory = self.run_directory.checkpoints
+        choice = choose(directory, str(ckpt_path), print, monitor=(self.monitor, self.monitor_mode))
+        if choice is None:
             raise ConfigError(f"ckpt_path '{ckpt_path}': {directory} has no checkpoint yet")
-        return found.path
+        return choice.to_resume(str(ckpt_path))
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -234,6 +235,7 @@ class Trainer(L.Trainer):
             "tokens": self.tokens,
             "metrics": self.checkpoints.metrics,
             "monitor": {"name": self.monitor, "mode": self.monitor_mode},
+            "ema": next((callback.settings for callback in self.callbacks if isinstance(callback, EMA)), None),  # type: ignore[attr-defined]
             "data_ranks": data_ranks(self),
             "world_size": self.world_size,
             "threads": torch.get_num_threads(),

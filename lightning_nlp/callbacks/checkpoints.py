@@ -101,14 +101,15 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def is_best(self, trainer: Trainer) -> bool:
-        """Whether the scores at hand beat those of every checkpoint kept."""
+        """Whether the scores at hand are among the best ``keep_best`` so far."""
         if not self.keep_best or trainer.monitor not in self.metrics:
             return False
         directory = trainer.run_directory.checkpoints
         scores = [found.manifest.get("metrics", {}).get(trainer.monitor) for found in manifest.published(directory)]
-        known = [score for score in scores if score is not None]
+        lower = trainer.monitor_mode == "min"
+        known = sorted((score for score in scores if score is not None), reverse=not lower)[: self.keep_best]
         mine = self.metrics[trainer.monitor]
-        best = not known or (mine < min(known) if trainer.monitor_mode == "min" else mine > max(known))
+        best = len(known) < self.keep_best or (mine < known[-1] if lower else mine > known[-1])
         return bool(trainer.strategy.broadcast(best))
 
     # What -----------------------------------------------------------------------------------------------------
@@ -128,12 +129,6 @@ class Checkpoints(Callback):
             self.prune(trainer)
             trainer.run_directory.write_status("running", step=step, reason="checkpoint saved")
         return path
-
-    @staticmethod
-    def step_of(path: str | Path) -> int | None:
-        """The optimizer step in a checkpoint's name."""
-        stem = Path(path).stem
-        return int(stem[5:]) if stem.startswith("step-") and stem[5:].isdigit() else None
 
     def prune(self, trainer: Trainer) -> None:
         """Keep the newest ``keep_last`` and the best ``keep_best``; read from the directory, true after any resume."""

@@ -72,7 +72,8 @@ def markdown(
     name: str, found: dict[str, Any], details: dict[str, dict[str, Any]], examples: dict[str, dict[str, Any]]
 ) -> str:
     """The report for people: a table of metrics, one of classes where there are some, then examples, shortened."""
-    lines = [f"# {name}", "", f"Checkpoint `{found['checkpoint']}`, step {found['step']}.", ""]
+    weights = f" ({found['said']})" if found.get("said") else ""
+    lines = [f"# {name}", "", f"Checkpoint `{found['checkpoint']}`, step {found['step']}{weights}.", ""]
     lines += ["| metric | value | how |", "|---|---|---|"]
     for metric, value in found["metrics"].items():
         signature = found["signatures"].get(metric.rpartition("/")[2], "")

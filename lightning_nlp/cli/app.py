@@ -19,20 +19,21 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
-from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.callbacks.report import Report
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
+from lightning_nlp.data.sources.files import inner_name
 from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
 from lightning_nlp.run import directory as run_directory
 from lightning_nlp.run import exit_codes, manifest
+from lightning_nlp.run.choice import Choice, choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.exit_codes import GracefulExit
 from lightning_nlp.run.files import write_text
 from lightning_nlp.tasks.base import TaskModule
-from lightning_nlp.tasks.initial import InitialWeights, newest_or_best
+from lightning_nlp.tasks.initial import InitialWeights
 from lightning_nlp.trainer import Trainer
 
 NEVER_SAVED = ("run", "name", "root", "overwrite", "init_from", "ckpt_path", "input", "output", "config")
@@ -57,6 +58,7 @@ class CommandLine(LightningCLI):
         self.verb = verb
         self.command_args = args
         self.run: RunDirectory | None = None
+        self.choice: Choice | None = None
         self.checkpoint: manifest.Checkpoint | None = None
         for known in (registry.TASKS, registry.DATA, registry.CALLBACKS):
             for name in known:  # short class names work in YAML once their classes are imported
@@ -89,8 +91,11 @@ class CommandLine(LightningCLI):
             parser.add_argument("--overwrite", action="store_true", help="delete a run of the same name and start anew")
             parser.add_argument("--init_from", type=str | None, help="run or checkpoint to take weights from")
         if self.verb == "predict":
-            parser.add_argument("--input", type=str | None, help="file of texts (default: the test split)")
+            parser.add_argument(
+                "--input", type=str | None, help="texts: a file, a folder, hf:NAME (default: test split)"
+            )
             parser.add_argument("--output", type=str | None, help="JSON lines file (default: in the run)")
+            parser.add_argument("--overwrite", action="store_true", help="begin anew, whatever the output holds")
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         for file in config_files(self.command_args):
@@ -110,6 +115,10 @@ class CommandLine(LightningCLI):
         elif self.verb != "fit":
             raise ConfigError(f"{self.verb} needs --run RUN: the directory of a trained run")
         self.config = parser.parse_args([self.verb, *inserted, *self.command_args])
+        given = self.settings["trainer"].get("callbacks")
+        if isinstance(given, list):
+            # A command that adds one (`+=`) and is given again, to go on or to another rank, adds it to what was saved.
+            self.settings["trainer"]["callbacks"] = [each for n, each in enumerate(given) if each not in given[:n]]
         if inserted:
             before = yaml.safe_load(Path(inserted[1]).read_text())
             for part in ("model", "data"):
@@ -179,19 +188,16 @@ class CommandLine(LightningCLI):
     def _choose_checkpoint(self) -> None:
         assert self.run is not None
         report = lambda line: print(f"lightning-nlp: {line}", file=sys.stderr)  # noqa: E731
-        asked = self.settings.get("ckpt_path")
-        if asked in (None, "last", "best"):
-            if (self.verb == "fit" and asked is None) or asked == "last":
-                self.checkpoint = manifest.newest_valid(self.run.checkpoints, report, set_aside=not other_rank())
-            else:
-                self.checkpoint = newest_or_best(self.run.path)
-            if self.checkpoint is None and (self.verb != "fit" or asked):
-                raise ConfigError(f"run '{self.run.path}' has no checkpoint yet")
-            self.settings["ckpt_path"] = str(self.checkpoint.path) if self.checkpoint else None
-        elif not Path(asked).exists():
-            raise ConfigError(f"--ckpt_path '{asked}' does not exist")
+        asked, training = self.settings.get("ckpt_path"), self.verb == "fit"
+        name = str(asked or ("last" if training else "best"))
+        self.choice = choose(self.run.checkpoints, name, report, set_aside=not other_rank())
+        if self.choice is None and (not training or asked):
+            raise ConfigError(f"run '{self.run.path}' has no checkpoint yet")
+        if self.choice is None:
+            self.settings["ckpt_path"] = None
         else:
-            manifest.check(Path(asked))
+            self.checkpoint = self.choice.newest
+            self.settings["ckpt_path"] = self.choice.to_resume(name) if training else self.choice.reference
         if self.verb == "fit" and self.checkpoint is not None and self.settings.get("init_from"):
             raise ConfigError(f"--init_from starts a run, but '{self.run.path}' has checkpoints to go on from")
 
@@ -215,12 +221,19 @@ class CommandLine(LightningCLI):
         if self.verb in SPLITS:
             config["callbacks"] = [*(config["callbacks"] or []), Report()]
         if self.verb == "predict":
-            output = self.settings.get("output") or str(self.run.predictions / f"{self._input_name()}.jsonl")
-            config["callbacks"] = [*(config["callbacks"] or []), PredictionWriter(Path(output))]
+            config["callbacks"] = [*(config["callbacks"] or []), self._prediction_writer()]
         return Trainer(**config)
 
-    def _input_name(self) -> str:
-        return Path(self.settings["input"]).stem if self.settings.get("input") else "test"
+    def _prediction_writer(self) -> PredictionWriter:
+        assert self.run is not None
+        asked, name = self.settings.get("input"), "test"
+        if asked:
+            name = inner_name(Path(asked)).stem.replace("*", "")
+        output = Path(self.settings.get("output") or self.run.predictions / f"{name}.jsonl")
+        if asked and output.exists() and Path(asked).exists() and output.samefile(asked):
+            raise ConfigError(f"--output '{output}' is the --input")
+        facts = {} if self.choice is None else {"checkpoint": f"{self.choice} ({self.choice.fingerprint})"}
+        return PredictionWriter(output, facts, overwrite=self.settings["overwrite"])
 
     def after_instantiate_classes(self) -> None:
         source = self.settings.get("init_from")
@@ -228,8 +241,6 @@ class CommandLine(LightningCLI):
             self.model.initial = InitialWeights.open(source)
             self.datamodule.initial_tokenizer = self.model.initial.tokenizer
         if self.verb == "predict" and self.settings.get("input"):
-            if not Path(self.settings["input"]).is_file():
-                raise ConfigError(f"--input '{self.settings['input']}' does not exist")
             self.datamodule.predict_path = self.settings["input"]
         self.model.on_resolved = self.record_resolved
 
@@ -264,23 +275,39 @@ class CommandLine(LightningCLI):
         getattr(self.trainer, verb)(**{**kwargs, "verbose": False})
         if not self.trainer.is_global_zero:
             return
-        assert self.run is not None
+        assert self.run is not None and self.choice is not None
         values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         signatures = {name: text for head in self.model.heads.values() for name, text in head.signatures().items()}
-        step = Checkpoints.step_of(kwargs["ckpt_path"])
+        if weights := self.choice.signature:
+            names = {name.rpartition("/")[2] for name in values}
+            signatures = {name: "|".join(filter(None, (signatures.get(name, ""), weights))) for name in sorted(names)}
+            self.say(str(self.choice))
         for name, value in values.items():
             signature = signatures.get(name.rpartition("/")[2], "")
             print(f"{name:<24} {value:<12.6g} {signature}".rstrip())
-        report = {"checkpoint": kwargs["ckpt_path"], "step": step, "metrics": values, "signatures": signatures}
+        report = {
+            "checkpoint": str(self.choice.newest.path),
+            "step": self.choice.newest.step,
+            "steps": self.choice.steps,
+            "weights": self.choice.weights,
+            "said": str(self.choice) if self.choice.signature else "",
+            "metrics": values,
+            "signatures": signatures,
+        }
         (examples,) = (item for item in self.trainer.callbacks if isinstance(item, Report))  # type: ignore[attr-defined]
         path = examples.write(self.run.reports, f"{verb}.{SPLITS[verb]}", report)
         self.say(f"report with examples: {path}")
 
     def predict(self, **kwargs: Any) -> None:
-        self.trainer.predict(**{**kwargs, "return_predictions": False})
         (writer,) = (item for item in self.trainer.callbacks if isinstance(item, PredictionWriter))  # type: ignore[attr-defined]
-        left_out = f" ({self.datamodule.left_out} empty texts left out)" if self.datamodule.left_out else ""
-        self.say(f"{writer.written} predictions in {writer.output}{left_out}")
+        try:
+            self.trainer.predict(**{**kwargs, "return_predictions": False})
+        except GracefulExit as stop:
+            if stop.code != exit_codes.DONE:
+                raise
+            return self.say(stop.reason)
+        failed = f" ({writer.failed} of them rows that could not be answered)" if writer.failed else ""
+        self.say(f"{writer.written} predictions in {writer.output}{failed}")
 
     @property
     def run_path(self) -> Path:
@@ -330,6 +357,8 @@ def main(argv: list[str]) -> int:
         code, reason = exit_codes.CONFIGURATION, first_line(mistake)
     except (DataError, CheckpointError) as mistake:
         code, reason = exit_codes.FAILED, first_line(mistake)
+    except BrokenPipeError:  # `| head` has read enough: the dispatcher knows
+        raise
     except KeyboardInterrupt:
         code, reason = exit_codes.INTERRUPTED, "interrupted"
     except SystemExit as stop:  # --help, --print_config

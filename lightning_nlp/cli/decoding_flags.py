@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.run.choice import FORMS
 
 if TYPE_CHECKING:
     from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
@@ -43,7 +44,7 @@ def arguments(verb: str, about: str, *, several: bool = True) -> argparse.Argume
     """
     parser = Arguments(prog=f"lightning-nlp {verb}", description=about, allow_abbrev=False)
     parser.add_argument("--run", required=True, help="run directory, or a checkpoint file in one")
-    parser.add_argument("--checkpoint", default="best", help="best, last or a step number (default: best)")
+    parser.add_argument("--checkpoint", "--ckpt_path", default="best", help=f"{FORMS} (default: best)")
     for name, settings in OVERRIDES.items():
         if several or name != "n_best":
             parser.add_argument(f"--{name}", **settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_nlp.cli.listing import Arguments
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.run.choice import FORMS
 
 FORMATS = ("huggingface", "safetensors", "adapters")
 
@@ -24,7 +25,7 @@ def export_arguments() -> argparse.ArgumentParser:
     about = "Write a trained model for other libraries."
     parser = Arguments(prog="lightning-nlp export", description=about, allow_abbrev=False)
     parser.add_argument("--run", required=True, help="run directory, or a checkpoint file in one")
-    parser.add_argument("--checkpoint", default="best", help="best, last or a step number (default: best)")
+    parser.add_argument("--checkpoint", "--ckpt_path", default="best", help=f"{FORMS} (default: best)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--format", default="huggingface", choices=FORMATS, help="default: huggingface")
     parser.add_argument(

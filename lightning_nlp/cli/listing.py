@@ -53,6 +53,7 @@ DESCRIPTIONS = {
     "exact_match": "share of texts that are the reference",
     "token_f1": "F1 of words, as SQuAD's, 0 to 1",
     "distinct": "distinct1, distinct2: different words, and pairs, by all",
+    "EMA": "moving average of the weights, validated and used in their place (--trainer.callbacks+=EMA)",
     "Pictures": "confusion matrix and attention maps (--trainer.callbacks+=Pictures); besides, all of Lightning's",
     "gpt2": "GPT-2, decoder",
     "llama": "Llama 1 to 3, decoder",

@@ -33,6 +33,8 @@ class Batch(TypedDict, total=False):
     """bool ``[B]``, True where the row's first document began in an earlier row of its lane."""
     bytes: Tensor
     """int64 ``[B]``, utf-8 bytes the labels spell."""
+    words: Tensor
+    """int64 ``[B]``, words of the texts the labels spell, where they are counted: in evaluation."""
     padding: tuple[int, int]
     """Positions that are padding, and all positions, those of the sources too."""
     example_ids: list[list[str]]
@@ -53,6 +55,8 @@ class Batch(TypedDict, total=False):
     """Right answers where they are known."""
     cut: list[int]
     """Tokens cut off each text."""
+    failed: dict[int, dict[str, Any]]
+    """Records of rows that cannot be answered, by their place among the rows asked for; in predictions."""
     origin: str
     """Evaluated rows of a mixture: the source that all of them are from."""
     task: str
@@ -87,7 +91,9 @@ def stack_extras(rows: list[Row], length: int) -> dict[str, Tensor]:
 
 
 def common(rows: list[Row], length: int, pad_id: int) -> Batch:
+    known = {"words": torch.tensor([row.words for row in rows])} if any(row.words for row in rows) else {}
     return {
+        **known,  # type: ignore[typeddict-item]
         **stack_extras(rows, length),  # type: ignore[typeddict-item]
         "tokens": stack(rows, "tokens", length, pad_id),
         "positions": stack(rows, "positions", length, 0),

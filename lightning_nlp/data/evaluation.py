@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 def evaluation_batches(data: TextDataModule, source: Source) -> Iterable[Batch]:
     """All of a split, packed as training is, or a row an example, which then brings its texts along."""
-    packed = data.packed and not data.whole
+    packed, prepare = data.packed and not data.whole and not data.windowed, data.for_evaluation(data.checked_prepare)
     rows = EvalRows(
         source,
-        data.checked_prepare if packed else readable(data, data.checked_prepare),
+        prepare if packed else readable(data, prepare),
         mode="packed" if packed else "single",
         max_length=data.max_length,
         micro_batch=data.asked_eval_batch_size or data.micro_batch_size,

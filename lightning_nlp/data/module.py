@@ -24,7 +24,7 @@ from lightning_nlp.data.order.mixture import MixtureConfig
 from lightning_nlp.data.order.position import Position
 from lightning_nlp.data.order.sizes import BatchPlan
 from lightning_nlp.data.order.training import training_stream
-from lightning_nlp.data.prediction import prediction_batches
+from lightning_nlp.data.prediction import prediction_batch_size, prediction_batches, prediction_facts, prediction_source
 from lightning_nlp.data.prepared.lookup import prepared_tokenizer, say, use_prepared
 from lightning_nlp.data.sources.bad_rows import Extra, Policy, Skipped, fault_of, refuse_long, usable
 from lightning_nlp.data.sources.filters import Filter
@@ -71,7 +71,8 @@ class TextDataModule(BatchPlan, Position):
         batch_ramp: rows by the step from which on they hold, for a batch that grows: ``{0: 8, 1000: 16, 5000: 32}``.
         micro_batch_size: rows a rank handles at once at the end of the ramp (default: all its rows of a global batch).
         micro_batch_tokens: the same in tokens.
-        eval_batch_size: rows a rank evaluates at once (default: the micro-batch).
+        eval_batch_size: rows a rank evaluates, or answers, at once (default: the micro-batch; in predictions the global
+            batch, or 32 where that is less).
         lanes: independent streams the documents are dealt to; fixed for the life of a run.
         block_rows: documents shuffled together within a lane.
         shuffle: draw documents in a new order every epoch.
@@ -183,7 +184,9 @@ class TextDataModule(BatchPlan, Position):
         self.tokenizer: Tokenizer | None = None
         self.initial_tokenizer: Path | None = None
         self.predict_path: str | None = None
-        self.left_out = 0
+        self.predicted = 0
+        """Rows of what is predicted that are answered already."""
+        self._predicting: tuple[str | None, Source] | None = None
 
     @property
     def lengths(self) -> str:
@@ -205,6 +208,13 @@ class TextDataModule(BatchPlan, Position):
         """:meth:`prepare`, refusing long documents where the configuration counts them as bad."""
         long = "long" in (self.source_config.also_bad or ())
         return refuse_long(self.prepare, self.max_length) if long else self.prepare
+
+    windowed: ClassVar[bool] = False
+    """Documents are evaluated one by one, in windows, instead of packed."""
+
+    def for_evaluation(self, prepare: Prepare) -> Prepare:
+        """``prepare`` with what only evaluation needs."""
+        return prepare
 
     def settle(self, run: RunDirectory | None) -> None:
         """Decide what else the data decides (labels ...), once sources and tokenizer are there."""
@@ -382,6 +392,22 @@ class TextDataModule(BatchPlan, Position):
     def prepare_prediction(self, rows: list[dict[str, Any]]) -> list[Example | None]:
         """As :meth:`prepare`, for rows that have no labels."""
         return self.prepare(rows)
+
+    @property
+    def prediction_source(self) -> Source:
+        """What is predicted, opened once."""
+        if self._predicting is None or self._predicting[0] != self.predict_path:
+            self._predicting = self.predict_path, prediction_source(self)
+        return self._predicting[1]
+
+    @property
+    def prediction_batch_size(self) -> int:
+        """Rows answered at once."""
+        return prediction_batch_size(self)
+
+    def prediction_facts(self) -> dict[str, Any]:
+        """What predictions depend on, as plain values by the names of settings."""
+        return prediction_facts(self)
 
     def predict_dataloader(self) -> Iterable[Batch]:
         return prediction_batches(self)

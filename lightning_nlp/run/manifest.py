@@ -104,28 +104,33 @@ def newest_valid(directory: Path, report: Callable[[str], None], *, set_aside: b
     """
     checkpoints = published(directory)
     for checkpoint in reversed(checkpoints):
-        damage = checkpoint.damage()
-        if damage is None:
+        if usable(checkpoint, report, set_aside=set_aside):
             return checkpoint
-        report(f"checkpoint at step {checkpoint.step} is damaged ({damage}); set aside as *{DAMAGED}")
-        if set_aside:
-            quarantine(checkpoint)
     if checkpoints or any(directory.glob(f"*{DAMAGED}")):
         raise CheckpointError(f"every checkpoint in {directory} is damaged; refusing to start over")
     return None
 
 
-def best(directory: Path, monitor: str, mode: str, report: Callable[[str], None]) -> Checkpoint | None:
+def usable(checkpoint: Checkpoint, report: Callable[[str], None], *, set_aside: bool = True) -> bool:
+    """Whether every byte is as written; a damaged checkpoint is named and set aside."""
+    damage = checkpoint.damage()
+    if damage is not None:
+        report(f"checkpoint at step {checkpoint.step} is damaged ({damage}); set aside as *{DAMAGED}")
+        if set_aside:
+            quarantine(checkpoint)
+    return damage is None
+
+
+def best(
+    directory: Path, monitor: str, mode: str, report: Callable[[str], None], *, set_aside: bool = True
+) -> Checkpoint | None:
     """The valid checkpoint with the best score of ``monitor`` (``mode`` min or max), else the newest valid one."""
     scored = [checkpoint for checkpoint in published(directory) if monitor in checkpoint.manifest.get("metrics", {})]
     scored.sort(key=lambda checkpoint: checkpoint.manifest["metrics"][monitor], reverse=mode == "max")
     for checkpoint in scored:
-        damage = checkpoint.damage()
-        if damage is None:
+        if usable(checkpoint, report, set_aside=set_aside):
             return checkpoint
-        report(f"checkpoint at step {checkpoint.step} is damaged ({damage}); set aside as *{DAMAGED}")
-        quarantine(checkpoint)
-    return newest_valid(directory, report)
+    return newest_valid(directory, report, set_aside=set_aside)
 
 
 def check(path: Path) -> None:

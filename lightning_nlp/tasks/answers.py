@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,12 +14,14 @@ from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.data.tokenizers.added_tokens import decode_named, named_ids
+from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.metrics.examples import Record
 from lightning_nlp.metrics.texts import TextMetrics
 from lightning_nlp.tasks.base import made
 from lightning_nlp.tasks.prompting import PromptConfig
+from lightning_nlp.tasks.records import written_record
 from lightning_nlp.tasks.token_head import TokenHead
 
 AT_ONCE = 16
@@ -87,11 +89,17 @@ class AnsweringHead(TokenHead):
         """The tokens a row gives: its source, or the prompt before its last answer."""
         raise NotImplementedError
 
+    hypotheses: Callable[..., list[list[Hypothesis]]]
+    """``(backbone, questions, generation, **options)``: the ``n_best`` answers to each question, with their scores;
+    options as of :func:`~lightning_nlp.decoding.generate.hypotheses`."""
+
     def write(
         self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
     ) -> list[str]:
-        """An answer to each question; ``options`` as of :func:`~lightning_nlp.decoding.generate.hypotheses`."""
-        raise NotImplementedError
+        """The best answer to each question."""
+        assert self.tokenizer is not None
+        found = self.hypotheses(backbone, questions, generation, scored=generation.n_best > 1, **options)
+        return [self.spelled(best[0].tokens) for best in found]
 
     def spelled(self, ids: list[int]) -> str:
         """Tokens as text, in which masks and sentinels stand by their names: gaps and what fills them."""
@@ -166,11 +174,14 @@ class AnsweringHead(TokenHead):
         return {**dict.fromkeys(("loss", "perplexity", "token_accuracy"), tokens), **texts}
 
     def predict(self, backbone: Transformer, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """What is written for each source, beside its reference where that is known."""
+        """What is written for each source, and its score, beside its reference where that is known."""
+        assert self.tokenizer is not None
         rows = [row for row, ids in enumerate(batch["example_ids"]) if ids]
-        found = self.write(backbone, [self.question(batch, row) for row in rows], self.generation) if rows else []
-        for row, text in zip(rows, found, strict=True):
-            record = {"id": batch["example_ids"][row][0], "source": batch["texts"][row], "prediction": text}
+        questions = [self.question(batch, row) for row in rows]
+        written = self.hypotheses(backbone, questions, self.generation) if rows else []
+        for row, found in zip(rows, written, strict=True):
+            record = {"id": batch["example_ids"][row][0], "source": batch["texts"][row]}
+            record |= written_record(self.spelled, found)
             if batch["references"][row] is not None:
                 record["target"] = batch["references"][row]
             yield record | ({"tokens_cut": batch["cut"][row]} if batch["cut"][row] else {})

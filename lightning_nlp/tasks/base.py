@@ -275,8 +275,11 @@ class TaskModule(L.LightningModule):
         self._publish("test")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Records for the examples of one batch (padding rows give none)."""
-        return list(self.predictions(batch))
+        """Records for the examples of one batch, in their order (padding rows give none)."""
+        records, failed = list(self.predictions(batch)), batch.get("failed", {})
+        for place in sorted(failed):
+            records.insert(place, failed[place])
+        return records
 
     def predictions(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return self.heads[batch["task"]].predict(self.backbone, batch)  # type: ignore[operator]

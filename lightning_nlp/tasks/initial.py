@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -16,7 +15,8 @@ from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.interop import convert
 from lightning_nlp.interop.folder import is_folder
-from lightning_nlp.run import manifest
+from lightning_nlp.run.choice import choose
+from lightning_nlp.run.weights import read
 
 FREE = frozenset({"size", "dropout", "init_std"})
 """Backbone settings that are not part of the architecture: a run that starts or goes on from weights has its own."""
@@ -49,11 +49,11 @@ class InitialWeights:
         file, run = source, source.parent.parent
         if source.is_dir():
             run = source
-            best = newest_or_best(source)
+            best = choose(source / "checkpoints", "best", lambda line: print(line, file=sys.stderr))
             if best is None:
                 raise ConfigError(f"--init_from '{source}' has no checkpoint to take weights from")
-            file = best.path
-        checkpoint = read_checkpoint(file)
+            file = best.newest.path
+        checkpoint = read(file.with_name(f"{file.name}@auto"))
         if "backbone" not in checkpoint.get("hyper_parameters", {}):
             raise ConfigError(f"--init_from '{file}' is no checkpoint of this package: it does not name its backbone")
         tokenizer = run / "tokenizer.json"
@@ -129,25 +129,3 @@ def listed(names: list[str]) -> str:
     rest = [name for name in names if not is_adapter(name)]
     shown = [*rest[:4], *([f"{len(rest) - 4} more"] if len(rest) > 4 else [])]
     return ", ".join([*shown, *([f"{adapters} adapter tensors"] if adapters else [])])
-
-
-def newest_or_best(run: Path) -> manifest.Checkpoint | None:
-    """The run's best checkpoint by its own monitor, else its newest."""
-    directory = run / "checkpoints"
-    known = manifest.published(directory)
-    if not known:
-        return None
-    monitor = known[-1].manifest.get("monitor") or {"name": "val/loss", "mode": "min"}
-    return manifest.best(directory, monitor["name"], monitor["mode"], lambda line: print(line, file=sys.stderr))
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint file as plain data; code hidden in it is refused, not run.
-
-    Raises:
-        CheckpointError: unreadable, or holding anything but plain data.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint; all mean the same here
-        raise CheckpointError(f"cannot read {path}: {str(error).splitlines()[0]}") from error

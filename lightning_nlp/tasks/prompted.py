@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lightning_nlp.backbone.transformer import Transformer
-from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.tasks.answers import AnsweringHead, last_answer
 from lightning_nlp.tasks.continuing import ContinuingHead
@@ -31,10 +29,3 @@ class PromptedHead(AnsweringHead, ContinuingHead):
         tokens, real = batch["tokens"][row], batch["segments"][row] > 0
         first, answer = last_answer(batch["labels"][row])
         return (tokens[: first + 1] if answer else tokens[real]).tolist()  # type: ignore[no-any-return]
-
-    def write(
-        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
-    ) -> list[str]:
-        assert self.tokenizer is not None
-        found = self.continuations(backbone, questions, generation, **options)
-        return [self.spelled(ids) for ids in found]

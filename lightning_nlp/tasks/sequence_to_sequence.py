@@ -98,13 +98,6 @@ class SequenceToSequenceHead(AnsweringHead):
         real = batch["source_segments"][row] > 0
         return batch["source_tokens"][row][real].tolist()  # type: ignore[no-any-return]
 
-    def write(
-        self, backbone: Transformer, questions: list[list[int]], generation: GenerationConfig, **options: Any
-    ) -> list[str]:
-        assert self.tokenizer is not None
-        found = self.hypotheses(backbone, questions, generation, scored=generation.n_best > 1, **options)
-        return [self.spelled(best[0].tokens) for best in found]
-
     def signatures(self) -> dict[str, str]:
         found = super().signatures()
         if self.damage:

@@ -99,11 +99,15 @@ def test_predict_keeps_order_and_ids_and_generate_prints(trained, tmp_path, caps
     assert [record["text"] for record in records] == texts
     assert [record["id"] for record in records] == ["input:0", "input:1", "input:2"]
     assert all(record["log_likelihood"] < 0 and isinstance(record["prediction"], str) for record in records)
+    args = ["predict", "--run", str(trained), "--input", str(source), "--output", str(output)]
     source.write_text('{"id": "twice", "text": "one"}\n{"id": "twice", "text": "two"}\n{"id": "none", "text": ""}\n')
     capsys.readouterr()
-    assert main(["predict", "--run", str(trained), "--input", str(source), "--output", str(output)]) == 0
-    assert "2 predictions in" in (said := capsys.readouterr().err) and "1 empty texts left out" in said
-    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["one", "two"]
+    assert main(args) == 2 and "holds other predictions: input is my.jsonl" in capsys.readouterr().err
+    assert main([*args, "--overwrite"]) == 0
+    assert "3 predictions in" in (said := capsys.readouterr().err) and "1 of them rows that could not be" in said
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record.get("text") for record in records] == ["one", "two", None]
+    assert records[2] == {"id": "none", "error": "the text is empty"}
     args = ["generate", "--run", str(trained), "--prompt", "the cat", "--max_new_tokens", "5", "--temperature", "0"]
     assert main(args) == 0
     first = capsys.readouterr().out

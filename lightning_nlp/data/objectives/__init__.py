@@ -7,6 +7,7 @@ from lightning_nlp.data.objectives.dialogue import Turn, consecutive, dialogue, 
 from lightning_nlp.data.objectives.example import IGNORED, Example, cut_to, in_turn, with_ends
 from lightning_nlp.data.objectives.masked_lm import Masking, hide, masked_lm
 from lightning_nlp.data.objectives.prefix_lm import cut_pair, prefix_lm, split_point
+from lightning_nlp.data.objectives.rolling import rolling_windows
 from lightning_nlp.data.objectives.sequence_to_sequence import sequence_to_sequence
 from lightning_nlp.data.objectives.span_corruption import Spans, span_corruption
 
@@ -29,6 +30,7 @@ __all__ = [
     "masked_lm",
     "pair_classification",
     "prefix_lm",
+    "rolling_windows",
     "sequence_to_sequence",
     "span_corruption",
     "split_point",

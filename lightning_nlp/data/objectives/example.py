@@ -29,6 +29,7 @@ class Example:
         extras: further fields of a batch, a value ``[n]`` a token (``prefix_mask``, ``token_types``); padding gets 0.
         more: further examples that the same document gives, in order; only its first example has them.
         part: number of this example among those of its document.
+        words: of the text that the labels spell (evaluation); 0 where that is not known.
         origin: name of the source of a mixture that it is evaluated for.
     """
 
@@ -45,6 +46,7 @@ class Example:
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     more: list[Example] = field(default_factory=list)
     part: int = 0
+    words: int = 0
     origin: str = ""
 
     @property

@@ -58,6 +58,7 @@ class Row:
     text: str = ""
     reference: str | None = None
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    words: int = 0
     origin: str = ""
 
 
@@ -114,7 +115,7 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
         for example, _, _ in pieces
         for name, values in example.extras.items()
     }
-    ids, size, start = [], 0, 0
+    ids, size, words, start = [], 0, 0, 0
     for number, (example, offset, take) in enumerate(pieces, 1):
         stop = start + take
         tokens[start:stop] = example.tokens[offset : offset + take]
@@ -125,9 +126,10 @@ def pack(pieces: list[tuple[Example, int, int]], length: int) -> Row:
             extras[name][start:stop] = values[offset : offset + take]
         ids.append(f"{example.id}@{offset}" if offset else example.id)
         size += 0 if offset else example.bytes  # a continued document was counted where it began
+        words += 0 if offset else example.words
         start = stop
     continues = bool(pieces) and pieces[0][1] > 0
-    return Row(tokens, labels, positions, segments, ids, size, continues=continues, extras=extras)
+    return Row(tokens, labels, positions, segments, ids, size, continues=continues, extras=extras, words=words)
 
 
 def single(example: Example) -> Row:
@@ -135,7 +137,7 @@ def single(example: Example) -> Row:
     count = len(example.tokens)
     positions, segments = np.arange(count, dtype=np.int32), np.ones(count, dtype=np.int32)
     row = Row(example.tokens, example.labels, positions, segments, [example.id], example.bytes)
-    row.source, row.place = example.source, example.place
+    row.source, row.place, row.words = example.source, example.place, example.words
     row.cut = example.full_length - sum(example.lengths) if example.truncated else 0
     row.text, row.reference, row.extras = example.text, example.reference, example.extras
     return row

@@ -272,7 +272,7 @@ def test_prompts_end_where_the_answer_begins(talks, tmp_path):
     data.predict_path = str(tmp_path / "in.txt")
     (batch,) = data.predict_dataloader()
     hello = [data.tokenizer.bos_id, *user, *data.tokenizer.encode("hello"), data.speakers.end_id, *assistant]
-    assert batch["tokens"][0][batch["segments"][0] > 0].tolist() == hello and data.left_out == 1
+    assert batch["tokens"][0][batch["segments"][0] > 0].tolist() == hello and list(batch["failed"]) == [1]
     long = batch["tokens"][1][batch["segments"][1] > 0].tolist()
     assert len(long) == 127 and long[-2:] == [data.speakers.end_id, *assistant] and long[0] == data.tokenizer.bos_id
     assert batch["cut"] == [0, 200 + 4 - 127] and batch["references"] == [None, None]

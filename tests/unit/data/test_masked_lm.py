@@ -257,7 +257,7 @@ def test_texts_to_fill_and_splits_of_ones_own(texts, tmp_path):
     )
     words = [data.tokenizer.encode(part) for part in ("the", " sat on", " mat")]
     assert first[0][first[1] > 0].tolist() == [bos, *words[0], mask, *words[1], mask, *words[2], eos]
-    assert (first[2], second[2], second[3], data.left_out) == (0, 0, "no mask", 1)
+    assert (first[2], second[2], second[3]) == (0, 0, "no mask")
     assert int((third[1] > 0).sum()) == 32 and third[0][31] == eos
     assert third[2] == len(data.tokenizer.encode(third[3])) + 2 - 32
     data.predict_path = None  # the test split: what evaluation hides there

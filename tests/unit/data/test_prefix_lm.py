@@ -262,7 +262,11 @@ def test_texts_to_go_on_from_and_sources_to_answer(texts, tmp_path):
     (batch,) = data.predict_dataloader()
     bos, eos = data.tokenizer.bos_id, data.tokenizer.eos_id
     assert batch["tokens"][0][:4].tolist() == [bos, *data.tokenizer.encode("abc")] and batch["cut"] == [0, 28]
-    assert batch["prefix_mask"].sum(1).tolist() == [4, 63] and (batch["labels"] == N).all() and data.left_out == 1
+    assert (
+        batch["prefix_mask"].sum(1).tolist() == [4, 63]
+        and (batch["labels"] == N).all()
+        and list(batch["failed"]) == [1]
+    )
     pairs = make(PrefixPairsData, texts, stage="validate")
     pairs.predict_path = str(tmp_path / "in.txt")
     (batch,) = pairs.predict_dataloader()

@@ -213,12 +213,12 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_to_answer_need_no_targets(pairs, tmp_path, name):
-    content, sources, targets, left_out = FILES[name]
+    content, sources, targets, empty = FILES[name]
     (tmp_path / name).write_text(content)
     data = make(pairs, stage="validate")
     data.predict_path = str(tmp_path / name)
     (batch,) = data.predict_dataloader()
-    assert (batch["texts"], batch["references"], data.left_out) == (sources, targets, left_out)
+    assert (batch["texts"], batch["references"], len(batch["failed"])) == (sources, targets, empty)
     assert [spelled(data, row) for row in batch["source_tokens"].tolist()] == sources
     assert batch["tokens"][:, 0].tolist() == [data.tokenizer.bos_id] * len(sources)
     assert (batch["labels"] == N).all() and batch["cut"] == [0] * len(sources)
@@ -239,8 +239,12 @@ def test_a_file_to_answer_without_sources(pairs, tmp_path):
     with pytest.raises(ConfigError, match=r"data.source_column 'read' is not in the input data; did you mean 'reed'"):
         list(data.predict_dataloader())
     (tmp_path / "in.jsonl").write_text('{"read": 17}\n')
+    (batch,) = data.predict_dataloader()
+    assert batch["failed"] == {0: {"id": "input:0", "error": "column 'read' holds int, not text"}}
+    strict = make(pairs, stage="validate", bad_rows="error")
+    strict.predict_path = str(tmp_path / "in.jsonl")
     with pytest.raises(DataError, match=r"in.jsonl row 1: column 'read' holds int, not text"):
-        list(data.predict_dataloader())
+        list(strict.predict_dataloader())
 
 
 def tokenizer(*names):

@@ -240,7 +240,8 @@ def test_texts_to_fill_name_their_sentinels(texts, tmp_path):
     eos = data.tokenizer.eos_id
     assert batch["source_tokens"][0].tolist()[:7] == [a, first, b, space, c, second, eos]
     assert batch["source_tokens"][1].tolist()[:5] == [a, b, c, space, data.tokenizer.encode("<")[0]]  # no such sentinel
-    assert data.left_out == 1 and batch["tokens"].tolist() == [[data.decoder_start_id] + [0] * 7] * 2
+    assert batch["failed"] == {1: {"id": "input:1", "error": "the text is empty"}}
+    assert batch["tokens"].tolist() == [[data.decoder_start_id] + [0] * 7] * 2
     data.predict_path = None
     assert [ids for batch in data.predict_dataloader() for (ids,) in batch["example_ids"]]
 

@@ -20,7 +20,7 @@ def filled(batches: list[tuple[float, int, int]]) -> LanguageModelMetrics:
 
 
 def states(metric: LanguageModelMetrics) -> dict[str, torch.Tensor]:
-    return {name: getattr(metric, name) for name in ("loss_sum", "count", "bytes")}
+    return {name: getattr(metric, name) for name in ("loss_sum", "count", "bytes", "text_loss")}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,10 @@ def states(metric: LanguageModelMetrics) -> dict[str, torch.Tensor]:
         ([], {"loss": 0.0, "perplexity": 1.0}),
         ([(6.0, 3, 0)], {"loss": 2.0, "perplexity": math.exp(2)}),
         ([(6.0, 3, 0), (2.0, 1, 0)], {"loss": 2.0, "perplexity": math.exp(2)}),
-        ([(8 * math.log(2), 4, 8)], {"loss": 2 * math.log(2), "perplexity": 4.0, "bits_per_byte": 1.0}),
+        (
+            [(8 * math.log(2), 4, 8)],
+            {"loss": 2 * math.log(2), "perplexity": 4.0, "bits_per_byte": 1.0, "byte_perplexity": 2.0},
+        ),
         ([(1e6, 1, 0)], {"loss": 1e6, "perplexity": math.exp(700)}),  # no overflow
     ],
 )
@@ -74,8 +77,13 @@ def test_states_are_summed_in_double_precision():
     metric.update(torch.tensor(2.0**25), torch.tensor(2**25), torch.tensor(2**25))
     metric.update(torch.tensor(0.25), torch.tensor(1), torch.tensor(1))
     assert {value.dtype for value in states(metric).values()} == {torch.float64}
-    assert [float(value) for value in states(metric).values()] == [2.0**25 + 1.25, 2.0**25 + 5, 2.0**25 + 5]
-    assert set(metric._reductions) == set(states(metric))
+    assert [float(value) for value in states(metric).values()] == [
+        2.0**25 + 1.25,
+        2.0**25 + 5,
+        2.0**25 + 5,
+        2.0**25 + 1.25,
+    ]
+    assert set(metric._reductions) == {*states(metric), "words"}
     assert all(reduce.__name__ == "dim_zero_sum" for reduce in metric._reductions.values())
 
 
@@ -83,3 +91,15 @@ def test_reset():
     metric = filled([(6.0, 3, 2)])
     metric.reset()
     assert metric.compute() == {"loss": 0.0, "perplexity": 1.0}
+
+
+def test_perplexities_of_the_text_leave_out_end_tokens():
+    """Definitions of lm-evaluation-harness: exp(loss / words), exp(loss / bytes), loss / ln 2 / bytes."""
+    metric = LanguageModelMetrics()
+    loss, ends = torch.tensor(24 * math.log(2)), 4 * math.log(2)
+    metric.update(loss, torch.tensor(6), torch.tensor(10), words=torch.tensor(4), text_loss=loss.double() - ends)
+    values = metric.compute()
+    assert values["loss"] == pytest.approx(4 * math.log(2))  # of all labels
+    assert [values[name] for name in ("bits_per_byte", "byte_perplexity", "word_perplexity")] == pytest.approx(
+        [2, 4, 32]
+    )
