@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_nlp.backbone.loss import LossConfig
 from lightning_nlp.backbone.targets import IGNORED
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.data.tokenizers.added_tokens import decode_named, named_ids
 from lightning_nlp.decoding.beam import Hypothesis
 from lightning_nlp.decoding.config import GenerationConfig
 from lightning_nlp.errors import ConfigError
@@ -98,7 +99,12 @@ class AnsweringHead(TokenHead):
         """The best answer to each question."""
         assert self.tokenizer is not None
         found = self.hypotheses(backbone, questions, generation, scored=generation.n_best > 1, **options)
-        return [self.tokenizer.decode(best[0].tokens) for best in found]
+        return [self.spelled(best[0].tokens) for best in found]
+
+    def spelled(self, ids: list[int]) -> str:
+        """Tokens as text, in which masks and sentinels stand by their names: gaps and what fills them."""
+        assert self.tokenizer is not None
+        return decode_named(self.tokenizer, ids, named_ids(self.tokenizer))
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -113,7 +119,7 @@ class AnsweringHead(TokenHead):
         """What should be written: the text of the data where the batch has it, else what the labels spell."""
         assert self.tokenizer is not None
         known: str | None = batch["references"][row] if "references" in batch else None
-        return self.tokenizer.decode(last_answer(batch["labels"][row])[1]) if known is None else known
+        return self.spelled(last_answer(batch["labels"][row])[1]) if known is None else known
 
     def update(self, backbone: Transformer, batch: dict[str, Any]) -> None:
         """Token scores of all rows, and the texts of those that are decoded."""
@@ -139,7 +145,8 @@ class AnsweringHead(TokenHead):
         assert self.tokenizer is not None
         question = self.question(batch, row)
         target = self.reference(batch, row)
-        return {"source": self.tokenizer.decode(question), "prediction": None, "target": target, "question": question}
+        source = self.tokenizer.decode_all(question)  # what stands between the turns of a conversation is seen
+        return {"source": source, "prediction": None, "target": target, "question": question}
 
     def complete(self, backbone: Transformer, records: list[Record]) -> None:
         """Answers where none was written for a metric."""
@@ -174,7 +181,7 @@ class AnsweringHead(TokenHead):
         written = self.hypotheses(backbone, questions, self.generation) if rows else []
         for row, found in zip(rows, written, strict=True):
             record = {"id": batch["example_ids"][row][0], "source": batch["texts"][row]}
-            record |= written_record(self.tokenizer, found)
+            record |= written_record(self.spelled, found)
             if batch["references"][row] is not None:
                 record["target"] = batch["references"][row]
             yield record | ({"tokens_cut": batch["cut"][row]} if batch["cut"][row] else {})
@@ -186,7 +193,7 @@ class AnsweringHead(TokenHead):
         texts = {}
         for place, (question, reference) in sorted(self._shown.items()):
             (found,) = self.write(backbone, [question], dataclasses.replace(self.generation, n_best=1))
-            lines = {"source": self.tokenizer.decode(question), "prediction": found, "target": reference}
+            lines = {"source": self.spelled(question), "prediction": found, "target": reference}
             body = "\n".join(f"{name:<11}{text}" for name, text in lines.items())
             texts[f"sample_{place}"] = "    " + body.replace("\n", "\n    ")
         return texts

@@ -93,7 +93,7 @@ class CausalLMHead(ContinuingHead):
                     more["target"] = batch["references"][row]
                 kept.append(({"id": ids[0], "text": batch["texts"][row]}, more))
         for (record, more), found in zip(kept, self.hypotheses(backbone, prompts, self.generation), strict=True):
-            yield {**record, **written_record(self.tokenizer, found), **more}
+            yield {**record, **written_record(self.tokenizer.decode, found), **more}
 
     def losses(self, backbone: Transformer, batch: dict[str, Any]) -> list[tuple[float, int]]:
         """Summed loss of the labels of each row, and their number.
@@ -121,7 +121,7 @@ class CausalLMHead(ContinuingHead):
             return {}
         texts = {}
         for number, prompt in enumerate(self.sample_prompts):
-            if not prompt and self.tokenizer.bos_id is None:
+            if not prompt and (self.prompt.answers or self.tokenizer.bos_id is None):  # there is nothing to answer
                 continue
             with torch.no_grad():
                 (new,) = self.continuations(backbone, [self.encode_prompt(prompt)], self.generation)

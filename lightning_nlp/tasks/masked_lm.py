@@ -79,7 +79,8 @@ class MaskedLMHead(TokenHead):
         tokens, labels = batch["tokens"][row].cpu()[there], batch["labels"][row].cpu()[there]
         asked = labels != IGNORED
         return {
-            "text": str(self.tokenizer.backend.decode(tokens.tolist(), skip_special_tokens=False)),
+            **super().record(batch, row, there, losses, guesses),
+            "text": self.tokenizer.decode_all(tokens.tolist()),
             "prediction": self.tokenizer.decode(torch.where(asked, guesses[there], tokens).tolist()),
             "target": self.tokenizer.decode(torch.where(asked, labels, tokens).tolist()),
         }

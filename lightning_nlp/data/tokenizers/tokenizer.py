@@ -159,6 +159,15 @@ class Tokenizer:
         """Text of ``ids``; special tokens are left out."""
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
 
+    def decode_all(self, ids: Iterable[int]) -> str:
+        """Text of ``ids`` with the names of special tokens in it, but for those it begins and ends with."""
+        kept = list(ids)
+        while kept and kept[0] in (self.bos_id, self.pad_id):
+            del kept[0]
+        while kept and kept[-1] in (self.eos_id, self.pad_id):
+            del kept[-1]
+        return str(self.backend.decode(kept, skip_special_tokens=False))
+
     @functools.cached_property
     def spelling(self) -> Spelling:
         """Bytes of every token."""

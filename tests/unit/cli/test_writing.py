@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
-import signal
 import sys
 
 import pytest
@@ -335,7 +333,7 @@ def test_an_interrupt_ends_the_line_and_the_command(command, monkeypatch):
     def interrupted(hidden):
         shown.append(hidden)
         if len(shown) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            raise KeyboardInterrupt
         return task.head.scores(task.backbone, hidden)
 
     monkeypatch.setattr(task.head, "written", lambda backbone, hidden: interrupted(hidden))

@@ -98,7 +98,9 @@ def test_what_is_hidden_is_shown_beside_what_was_there():
         "example_ids": [["a"]],
     }
     (record,) = examined(module, batch)["random"]
-    assert record["target"] == TEXTS[0] and "<mask>" in record["text"] and record["prediction"] != TEXTS[0]
+    assert record["target"] == TEXTS[0] and record["prediction"] != TEXTS[0]
+    assert record["text"] == f"{TEXTS[0][:4]}<mask>{TEXTS[0][5:]}"
+    assert {token["target"] for token in record["hardest"]} == set(TEXTS[0][4:6])
 
 
 @pytest.mark.parametrize("metrics", [["bleu"], []])
@@ -215,3 +217,12 @@ def test_the_report(tmp_path):
         assert line in text.splitlines()
     assert max(map(len, text.splitlines())) < SHORT + 40
     assert text == markdown("test.test", found, report.details, report.examples)
+
+
+def test_special_tokens_within_a_text_are_shown():
+    known = make("CausalLM", "decoder").head.tokenizer
+    first, second = known.encode("one"), known.encode("two")
+    ids = [known.bos_id, *first, known.eos_id, *second, known.eos_id]
+    assert known.decode(ids) == "onetwo"
+    assert known.decode_all(ids) == "one<eos>two"
+    assert known.decode_all([known.bos_id, known.eos_id]) == known.decode_all([]) == ""
