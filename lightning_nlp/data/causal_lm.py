@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_nlp.data.module import Prepare, TextDataModule
 from lightning_nlp.data.objectives import IGNORED, Example, causal_lm, in_turn, rolling_windows
-from lightning_nlp.data.prepared.encoded import token_ids, utf8_size
+from lightning_nlp.data.prepared.encoded import Encoded, Text, token_ids, utf8_size
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 
@@ -65,14 +65,22 @@ class CausalLMData(TextDataModule):
             examples.append(causal_lm(ids, row["id"], size, tokenizer.bos_id, tokenizer.eos_id))
         return examples
 
+    def words_of(self, text: Text) -> int:
+        """Words of a text; of one in a prepared shard, where its tokens spell it exactly; else 0."""
+        assert self.tokenizer is not None
+        if isinstance(text, Encoded):
+            spelled = self.tokenizer.decode(text.ids.tolist())
+            return words_in(spelled) if len(spelled.encode()) == text.bytes else 0
+        return words_in(text)
+
     def for_evaluation(self, prepare: Prepare) -> Prepare:
-        """With the words of the texts (prepared shards do not know them), and in windows if asked for."""
+        """With the words of the texts, and in windows if asked for."""
 
         def prepared(rows: list[dict[str, Any]]) -> list[Example | None]:
             found = prepare(rows)
             for number, (row, example) in enumerate(zip(rows, found, strict=True)):
                 if example is not None:
-                    example.words = words_in(row["text"]) if isinstance(row["text"], str) else 0
+                    example.words = self.words_of(row["text"])
                     if self.eval_stride is not None:
                         assert self.tokenizer is not None
                         eos = self.tokenizer.eos_id

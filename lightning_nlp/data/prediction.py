@@ -117,9 +117,16 @@ class PredictionRows:
                 asked.rows.append(single(example))
                 asked.rows[-1].number = number + place
             else:
-                reason = example.reason if isinstance(example, BadRow) else "the text is empty"
+                reason = example.reason if isinstance(example, BadRow) else nothing_of(row)
                 asked.failed[place] = {"id": row["id"], "error": reason}
         return asked
+
+
+def nothing_of(row: dict[str, Any]) -> str:
+    """Why a row gives no example although nothing is wrong with it."""
+    texts = [value for name, value in row.items() if name not in ("id", "key", "number")]
+    blank = not any(texts) or any(isinstance(text, str) and not text.strip() for text in texts)
+    return "the text is empty" if blank else "the text gives nothing to predict from"
 
 
 def prediction_batches(data: TextDataModule) -> Iterable[Batch]:

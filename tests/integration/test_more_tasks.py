@@ -126,14 +126,15 @@ def test_what_a_run_answers_and_reports(clean, task, tmp_path, capsys):
     assert (
         main(["predict", "--run", str(directory), "--input", str(source), "--output", str(tmp_path / "out.jsonl")]) == 0
     )
-    assert "2 predictions" in (said := capsys.readouterr().err) and "1 empty texts left out" in said
+    assert "3 predictions" in (said := capsys.readouterr().err) and "1 of them rows that could not be" in said
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert records.pop(1) == {"id": "input:1", "error": "the text is empty"}
     assert [record["id"] for record in records] == ["input:0", "input:2"]
     if task == "masked_lm":
         assert [len(record["masks"]) for record in records] == [1, 0]
         assert records[0]["prediction"].startswith("the cat") and records[1]["prediction"] == "a mat"
     else:
-        assert [set(record) for record in records] == [{"id", "source", "prediction"}] * 2
+        assert [set(record) for record in records] == [{"id", "source", "prediction", "score"}] * 2
     assert main(["predict", "--run", str(directory), "--output", str(tmp_path / "own.jsonl")]) == 0
     own = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
     assert [record["id"] for record in own] == [f"test-{number}" for number in range(5)]
