@@ -5,7 +5,8 @@ gpt2      normal, ``init_std``; outputs into the residual stream ``init_std / sq
 bert      normal, ``init_std``, cut at two deviations (Devlin et al. 2019)
 t5        normal by fan: queries ``(D Dh)^-0.5``, keys and values ``D^-0.5``, outputs by their own inputs, embeddings 1
           (Raffel et al. 2020), so that no scale is needed in attention
-xavier    uniform by the sum of fans (Glorot & Bengio 2010), embeddings ``D^-0.5`` (Vaswani et al. 2017)
+xavier    uniform by the sum of fans (Glorot & Bengio 2010); of queries, keys and values ``sqrt(1/2)`` of it, as in one
+          matrix that gives all three (fairseq, nn.MultiheadAttention); embeddings ``D^-0.5`` (Vaswani et al. 2017)
 small     ``sqrt(2 / 5 D)``, outputs ``2 / (L sqrt(D))`` (Nguyen & Salazar 2019; Wang & Komatsuzaki 2021)
 mup       as gpt2 at ``mup_base_width``; matrices of wider models ``1 / sqrt(multiplier)`` of it (Yang et al. 2022)
 ========  ======================================================================================================
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from lightning_nlp.backbone.config import TransformerConfig
 
 RESIDUAL_OUTPUTS = ("attention.output", "feedforward.down")
+PROJECTIONS = ("query_key_value", "query", "key_value")
 
 Parts = list[Tensor]
 """The matrices that one fused weight holds."""
@@ -103,7 +105,7 @@ class T5(GPT2):
 
 class Xavier(GPT2):
     def matrix(self, weight: Tensor, name: str, additions: int) -> None:
-        nn.init.xavier_uniform_(weight)
+        nn.init.xavier_uniform_(weight, gain=0.5**0.5 if name.endswith(PROJECTIONS) else 1.0)
 
     def embedding(self, weight: Tensor, name: str) -> None:
         nn.init.normal_(weight, std=self.config.d_model**-0.5)

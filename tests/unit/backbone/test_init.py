@@ -33,7 +33,8 @@ CASES = [
     ("gpt2", {"init_std": 0.1}, 0.1, 0.1, 0.1, 0.1 / math.sqrt(6), 0.1, 0.1 / math.sqrt(6)),
     ("bert", {}, *[0.02 * 0.8796] * 6),  # a normal cut at two deviations has 0.8796 of its deviation left
     ("t5", {}, 1.0, (D * D / H) ** -0.5, D**-0.5, D**-0.5, D**-0.5, DFF**-0.5),
-    ("xavier", {}, D**-0.5, XAVIER[D], XAVIER[D], XAVIER[D], XAVIER[DFF], XAVIER[DFF]),
+    # Queries, keys and values are one matrix [3 D, D].
+    ("xavier", {}, D**-0.5, *[math.sqrt(2 / (D + 3 * D))] * 2, XAVIER[D], XAVIER[DFF], XAVIER[DFF]),
     (
         "small",
         {},
