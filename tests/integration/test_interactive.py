@@ -16,7 +16,15 @@ pytestmark = pytest.mark.slow
 
 def start(run, stdin, *flags):
     args = runs.command("generate", "--run", run, "--temperature", "0", *flags)
-    return subprocess.Popen(args, env=runs.environment(), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        args,
+        env=runs.environment(),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts what it runs in the background with interrupts ignored, and so would be its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_a_pipe_is_answered_line_by_line_until_it_ends(trained):

@@ -63,7 +63,8 @@ def test_reports_of_one_and_two_ranks(directory, capsys):
     ranks = ("--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.callbacks", "null")
     runs.run("validate", "--run", directory, *ranks)
     two = json.loads((directory / "reports" / "validate.validation.json").read_text())
-    assert set(one) == {"checkpoint", "step", "metrics", "signatures", "details", "examples"}
+    weights = {"checkpoint", "step", "steps", "weights", "said"}
+    assert set(one) == {*weights, "metrics", "signatures", "details", "examples"}
     assert one["details"] == two["details"] and one["signatures"] == two["signatures"]
     assert sum(row["support"] for row in one["details"]["classification"].values()) == 61
     for side in ("worst", "random"):

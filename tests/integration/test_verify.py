@@ -118,4 +118,4 @@ def test_mistakes(config, capsys, args, text):
 @pytest.mark.slow
 def test_a_configuration_that_fit_refuses(config, tmp_path, capsys):
     assert main(["verify", "resume", "-c", str(config), "--model.optimizer.lrr", "1"]) == 2
-    assert "did you mean 'optimizer.lr'?" in capsys.readouterr().err
+    assert "did you mean 'model.optimizer.lr'?" in capsys.readouterr().err
