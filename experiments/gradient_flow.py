@@ -1,6 +1,6 @@
 """How gradients reach the first layers of deep stacks, and what norms, initial weights and clipping do about it.
 
-python -m experiments.gradient_flow [--steps 150] [--depths 4 24 48] [--json FILE]
+python -m experiments.gradient_flow [--steps 150] [--depths 4 24 48] [--remedies NAME ...] [--json FILE]
 
 A decoder of width 64 learns the bytes of the standard library's documentation strings. For every remedy and depth:
 gradient norms of the first and the last block and their ratio before any step, the largest norm of all gradients met in
@@ -88,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--depths", type=int, nargs="+", default=[4, 24, 48])
+    parser.add_argument("--remedies", nargs="+", choices=REMEDIES, default=list(REMEDIES))
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -96,7 +97,8 @@ def main() -> None:
         f"{'remedy':<26} {'depth':>5} {'first':>9} {'last':>9} {'ratio':>8} {'largest':>8} {'loss':>6} {'clipped':>8}"
     )
     for depth in options.depths:
-        for name, remedy in REMEDIES.items():
+        for name in options.remedies:
+            remedy = REMEDIES[name]
             free = train(remedy, depth, False, data, options.steps, options.lr)
             clipped = train(remedy, depth, True, data, options.steps, options.lr)
             rows.append({"remedy": name, "depth": depth, **free, "loss_clipped": clipped["loss"]})
