@@ -361,8 +361,12 @@ def main(argv: list[str]) -> int:
         raise
     except KeyboardInterrupt:
         code, reason = exit_codes.INTERRUPTED, "interrupted"
-    except SystemExit as stop:  # --help, --print_config
-        return stop.code if isinstance(stop.code, int) else exit_codes.FAILED
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):  # --help, --print_config
+            return stop.code if isinstance(stop.code, int) else exit_codes.FAILED
+        code, reason = exit_codes.INTERRUPTED, "interrupted"  # Lightning leaves with 1
+        if argv[0] == "predict":
+            reason += ": the same command goes on from here"
     except Exception as error:  # the last door: whatever broke is shown in full and recorded
         cause = find_mistake(error)
         if cause is not None:

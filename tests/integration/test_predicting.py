@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.cli.app import main
 from tests.integration import runs
 
@@ -62,6 +63,25 @@ def test_every_row_has_a_line(whole, texts):
     rest = [record for record in records if "error" not in record]
     assert all(record["log_likelihood"] < 0 and record["score"] < 0 for record in rest)
     assert max(record["tokens"] for record in rest) > 2 * 64  # in windows
+
+
+def test_an_interrupt_keeps_what_is_there(trained, texts, whole, tmp_path, capsys, monkeypatch):
+    output, write = tmp_path / "out.jsonl", PredictionWriter.on_predict_batch_end
+    args = [str(part) for part in asked(trained, texts, output)]
+
+    def interrupted(self, *given, **named):
+        write(self, *given, **named)
+        if self.written >= 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionWriter, "on_predict_batch_end", interrupted)
+        before = signal.getsignal(signal.SIGINT)
+        assert main(args) == 130
+        signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
+    assert "lightning-nlp: interrupted: the same command goes on from here\n" in capsys.readouterr().err
+    assert output.read_text().count("\n") == 12
+    assert main(args) == 0 and output.read_bytes() == whole.read_bytes()
 
 
 def test_killed_twice_it_is_the_same_file(trained, texts, whole, tmp_path, capsys):
