@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from lightning_nlp import registry
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.callbacks.report import Report
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
+from lightning_nlp.cli.quiet import quieten
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.sources.files import inner_name
@@ -388,16 +387,6 @@ def main(argv: list[str]) -> int:
             line.run.write_status("ending", step=step)
         line.run.finish(code, reason)
     return code
-
-
-def quieten() -> None:
-    """Leave only lines a person can act on."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"jsonargparse|lightning\.pytorch\.cli")
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\..*")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*|lightning\..*")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 def first_line(error: BaseException) -> str:

@@ -36,7 +36,7 @@ def main(options: argparse.Namespace, rest: list[str]) -> int:
             raise ConfigError(f"--{name} must be at least {least}, not {getattr(options, name)}")
     if not options.config and options.run is None:
         raise ConfigError("data inspect needs -c CONFIG or --run RUN")
-    from lightning_nlp.cli.app import quieten
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     from lightning_nlp.data.inspection import inspect

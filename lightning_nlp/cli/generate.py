@@ -21,7 +21,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Print what follows every prompt; a continuation stands after its prompt."""
     options = arguments().parse_args(argv)
-    from lightning_nlp.cli.app import quieten
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     from lightning_nlp.cli.lines import each_line

@@ -26,7 +26,7 @@ def summarise_main(argv: list[str]) -> int:
 def line_for_line(verb: str, about: str, argv: list[str]) -> int:
     """Answer every line of standard input."""
     options = decoding_flags.arguments(verb, about).parse_args(argv)
-    from lightning_nlp.cli.app import quieten
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     from lightning_nlp.cli.lines import each_line
@@ -49,7 +49,7 @@ def chat_arguments() -> argparse.ArgumentParser:
 def chat_main(argv: list[str]) -> int:
     """An answer to every line, in view of those before."""
     options = chat_arguments().parse_args(argv)
-    from lightning_nlp.cli.app import quieten
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     from lightning_nlp.cli.lines import Over, each_line

@@ -48,7 +48,7 @@ def origin(run: Path) -> str | None:
 def import_main(argv: list[str]) -> int:
     """Read a folder, write a run."""
     options = import_arguments().parse_args(argv)
-    from lightning_nlp.cli.app import quieten
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     from lightning_nlp.interop.convert import import_run
@@ -65,7 +65,7 @@ def export_main(argv: list[str]) -> int:
     options = export_arguments().parse_args(argv)
     if options.family and options.format != "huggingface":
         raise ConfigError(f"--family belongs to --format huggingface, not {options.format}")
-    from lightning_nlp.cli.app import quieten
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     from lightning_nlp.interop.convert import export_model, export_safetensors

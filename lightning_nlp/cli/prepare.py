@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
     if workers < 1:
         raise ConfigError(f"--workers must be at least 1, not {workers}")
     signal.signal(signal.SIGTERM, terminated)
-    from lightning_nlp.cli.app import quieten
     from lightning_nlp.cli.data_of_config import data_of
+    from lightning_nlp.cli.quiet import quieten
 
     quieten()
     data = data_of([part for file in options.config for part in ("-c", file)] + rest)
