@@ -113,7 +113,28 @@ class Documents(Protocol):
         """Continue at a state."""
 
 
-class SourceDocuments:
+class InTurn:
+    """Hands out what :class:`Documents` stand at, one after the other."""
+
+    def next(self: Documents, longest: int | None = None) -> Example:
+        """The next example, skipping documents that give none.
+
+        Args:
+            longest: pairs of a row; a longer document is counted as split.
+
+        Raises:
+            DataError: a whole pass over the data gave none.
+        """
+        while True:
+            example = self.peek()
+            self.advance()
+            if example is not None:
+                self.count(example, split=longest is not None and len(example.tokens) > longest)
+                return example
+            self.skipped()
+
+
+class SourceDocuments(InTurn):
     """The examples that one lane gets from one source."""
 
     def __init__(self, order: BlockOrder, lane: int, lanes: int, prepare: Prepare) -> None:
@@ -174,23 +195,6 @@ class SourceDocuments:
             self.part += 1
         else:
             self.document, self.part = self.document + 1, 0
-
-    def next(self, longest: int | None = None) -> Example:
-        """The next example, skipping documents that give none.
-
-        Args:
-            longest: pairs of a row; a longer document is counted as split.
-
-        Raises:
-            DataError: a whole pass over the data gave none.
-        """
-        while True:
-            example = self.peek()
-            self.advance()
-            if example is not None:
-                self.count(example, split=longest is not None and len(example.tokens) > longest)
-                return example
-            self.skipped()
 
     def count(self, example: Example, split: bool = False) -> None:
         """Note an example that is used, in more than one row or not; a document counts with its first."""

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal
 import numpy as np
 
 from lightning_nlp.data.objectives import Example
-from lightning_nlp.data.order.documents import Counts, SourceDocuments, counts_of, counts_state, total
+from lightning_nlp.data.order.documents import Counts, InTurn, SourceDocuments, counts_of, counts_state, total
 from lightning_nlp.data.order.lanes import Item, Lane
 from lightning_nlp.data.permutation import share
 from lightning_nlp.errors import DataError
@@ -17,7 +17,7 @@ MIXED_STREAM = 13
 """Keeps the first phases of lanes apart from other random numbers."""
 
 
-class MixedDocuments:
+class MixedDocuments(InTurn):
     """One lane's documents of several sources; next comes the source that is furthest behind its share.
 
     Every document gives each source its rate times the document's cost as credit, and takes the cost from the one it
@@ -107,15 +107,6 @@ class MixedDocuments:
         self.parts[self._source()].skipped()
         if self.exhaustion != "repeat":  # the useless documents may have been the source's last ones
             self._current = None
-
-    def next(self, longest: int | None = None) -> Example:
-        while True:
-            example = self.peek()
-            self.advance()
-            if example is not None:
-                self.count(example, split=longest is not None and len(example.tokens) > longest)
-                return example
-            self.skipped()
 
     def state(self) -> dict[str, Any]:
         sources = {name: part.state() for name, part in zip(self.names, self.parts, strict=True)}
