@@ -71,12 +71,22 @@ class Speakers:
         roles: who may speak, and the marker of each: a token of the tokenizer, or a text.
         respond: roles whose turns are learnt (default: assistant).
         end_of_turn: name of the token that ends a turn (default: the end token).
+        history_turns: turns before a response, at most (default: all).
 
     Raises:
-        ConfigError: roles and markers do not fit together.
+        ConfigError: roles and markers do not fit together, or there would be no history.
     """
 
-    def __init__(self, roles: dict[str, str] | None, respond: list[str] | None, end_of_turn: str | None) -> None:
+    def __init__(
+        self,
+        roles: dict[str, str] | None,
+        respond: list[str] | None,
+        end_of_turn: str | None,
+        history_turns: int | None,
+    ) -> None:
+        if history_turns is not None and history_turns < 1:
+            raise ConfigError(f"data.history_turns must be at least 1, not {history_turns}")
+        self.history_turns = history_turns
         self.roles = dict(ROLES if roles is None else roles)
         self.respond = ["assistant"] if respond is None else list(respond)
         self.end_of_turn = end_of_turn
@@ -128,14 +138,14 @@ class Speakers:
         """Who asks where only a text is given."""
         return next((role for role in self.roles if role not in (*self.respond, "system")), self.respond[-1])
 
-    def prompt(self, history_turns: int | None) -> dict[str, Any] | None:
-        """What stands around a question after so many turns at most; None before :meth:`settle`."""
+    def facts(self) -> dict[str, Any]:
+        """What a model must know to be asked as it was trained; nothing before :meth:`settle`."""
         if not self.markers:
-            return None
+            return {}
         after = [self.end_id, *self.markers[self.responder].tolist()]
         system = self.markers["system"].tolist() if "system" in self.markers else []
         around = {"before": self.markers[self.asker].tolist(), "after": after, "end_id": self.end_id}
-        return {**around, "system": system, "history_turns": history_turns}
+        return {"prompt": {**around, "system": system, "history_turns": self.history_turns}}
 
     def turns(self, row: dict[str, Any]) -> list[tuple[str, str]]:
         """``(role, text)`` of the turns of a row with ``messages``, or with ``prompt`` and ``response``.

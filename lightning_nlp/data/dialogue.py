@@ -55,15 +55,13 @@ class DialogueData(WholeRowsData):
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         **kwargs: Any,
     ) -> None:
-        self.speakers = Speakers(roles, respond, end_of_turn)
-        if history_turns is not None and history_turns < 1:
-            raise ConfigError(f"data.history_turns must be at least 1, not {history_turns}")
+        self.speakers = Speakers(roles, respond, end_of_turn, history_turns)
         if split_long and history_turns is not None:
             raise ConfigError("data.split_long is for whole conversations: data.history_turns cuts them already")
         columns, asked, answer = columns_of(messages_column, prompt_column, response_column)
         self.asked, self.answer = asked, answer  # type: ignore[misc]  # other fields than in the class
         super().__init__(path, columns=columns, tokenizer=self.speakers.with_markers(tokenizer), **kwargs)
-        self.history_turns, self.split_long = history_turns, split_long
+        self.split_long = split_long
         self.several = split_long or history_turns is not None  # type: ignore[misc]  # a choice here
         self._bytes: TokenBytes | None = None
 
@@ -73,8 +71,7 @@ class DialogueData(WholeRowsData):
         self.speakers.settle(self.tokenizer, self.max_length)
 
     def facts(self) -> dict[str, Any]:
-        around = self.speakers.prompt(self.history_turns)
-        return super().facts() if around is None else {**super().facts(), "prompt": around}
+        return {**super().facts(), **self.speakers.facts()}
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         return self.speakers.texts_of(row)
@@ -94,7 +91,7 @@ class DialogueData(WholeRowsData):
         assert self.tokenizer is not None
         examples = []
         room = self.max_length + 1 - (self.tokenizer.bos_id is not None)
-        found = consecutive(turns, room) if self.split_long else windows(turns, self.history_turns)
+        found = consecutive(turns, room) if self.split_long else windows(turns, self.speakers.history_turns)
         for number, window in enumerate(found):
             name = f"{row['id']}@{number}" if number else row["id"]
             example = dialogue(window, name, self.max_length, self.tokenizer.bos_id, self.speakers.end_id)
@@ -123,7 +120,7 @@ class DialogueData(WholeRowsData):
     def _prompt(self, turns: list[Turn], marker: np.ndarray, id: str) -> Example:
         """``[bos] turns marker``, cut as in training so that something can be answered."""
         assert self.tokenizer is not None
-        asked = recent(turns, marker, self.history_turns)
+        asked = recent(turns, marker, self.speakers.history_turns)
         start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         room = self.max_length - 1 - len(start) - len(marker)
         tokens = np.concatenate((start, said_before(asked, self.speakers.end_id, room), marker)).astype(np.int32)

@@ -11,7 +11,6 @@ from lightning_nlp.data.encoder_decoder import EncoderDecoderData, check_lengths
 from lightning_nlp.data.objectives import Example, in_turn, sequence_to_sequence
 from lightning_nlp.data.objectives.dialogue import Turn, recent, said_before, windows
 from lightning_nlp.data.tokenizers.config import TokenizerConfig
-from lightning_nlp.errors import ConfigError
 from lightning_nlp.run.directory import RunDirectory
 
 
@@ -56,15 +55,12 @@ class DialoguePairsData(EncoderDecoderData):
         tokenizer: TokenizerConfig = TokenizerConfig(),  # noqa: B008 - frozen
         **kwargs: Any,
     ) -> None:
-        self.speakers = Speakers(roles, respond, end_of_turn)
-        if history_turns is not None and history_turns < 1:
-            raise ConfigError(f"data.history_turns must be at least 1, not {history_turns}")
+        self.speakers = Speakers(roles, respond, end_of_turn, history_turns)
         longest = check_lengths(max_source_length=max_source_length, max_target_length=max_target_length)
         columns, asked, answer = columns_of(messages_column, prompt_column, response_column)
         self.asked, self.answer = asked, answer  # type: ignore[misc]  # other fields than in the class
         tokenizer = self.speakers.with_markers(tokenizer)
         super().__init__(path, columns=columns, tokenizer=tokenizer, max_length=longest, **kwargs)
-        self.history_turns = history_turns
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
 
     @property
@@ -77,15 +73,14 @@ class DialoguePairsData(EncoderDecoderData):
         self.speakers.settle(self.tokenizer, self.max_source_length)
 
     def facts(self) -> dict[str, Any]:
-        around = self.speakers.prompt(self.history_turns)
-        return super().facts() if around is None else {**super().facts(), "prompt": around}
+        return {**super().facts(), **self.speakers.facts()}
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         return self.speakers.texts_of(row)
 
     def history(self, turns: list[Turn], marker: np.ndarray) -> tuple[np.ndarray, int]:
         """What is read before an answer by ``marker``'s speaker, and tokens that were dropped."""
-        asked = recent(turns, marker, self.history_turns)
+        asked = recent(turns, marker, self.speakers.history_turns)
         read = np.zeros(0, dtype=np.int32)
         if asked:
             read = said_before(asked, self.speakers.end_id, self.max_source_length - 1 - len(marker))
@@ -100,7 +95,7 @@ class DialoguePairsData(EncoderDecoderData):
         assert self.tokenizer is not None
         lengths, ends = (self.max_source_length, self.max_target_length), (self.decoder_start_id, self.tokenizer.eos_id)
         found = []
-        for number, (*before, response) in enumerate(windows(turns, self.history_turns or len(turns))):
+        for number, (*before, response) in enumerate(windows(turns, self.speakers.history_turns or len(turns))):
             source, lost = self.history(before, response.marker)
             name = f"{id}@{number}" if number else id
             example = sequence_to_sequence(source, response.ids, name, *lengths, *ends)
