@@ -18,7 +18,7 @@ from lightning_nlp.data.objectives import Example
 from lightning_nlp.data.order.arithmetic import batch_size
 from lightning_nlp.data.order.budget import MULTIPLE
 from lightning_nlp.data.order.bulk import BulkStream
-from lightning_nlp.data.order.joined import open_mixture, rows_in_turn
+from lightning_nlp.data.order.joined import open_mixture
 from lightning_nlp.data.order.lanes import Row
 from lightning_nlp.data.order.mixture import MixtureConfig
 from lightning_nlp.data.order.position import Position
@@ -26,12 +26,13 @@ from lightning_nlp.data.order.sizes import BatchPlan
 from lightning_nlp.data.order.training import training_stream
 from lightning_nlp.data.prediction import prediction_batch_size, prediction_batches, prediction_facts, prediction_source
 from lightning_nlp.data.prepared.lookup import prepared_tokenizer, say, use_prepared
-from lightning_nlp.data.sources.bad_rows import Extra, Policy, Skipped, fault_of, refuse_long, usable
+from lightning_nlp.data.sources.bad_rows import Extra, Policy, refuse_long
 from lightning_nlp.data.sources.filters import Filter
 from lightning_nlp.data.sources.reading import ReadingConfig
 from lightning_nlp.data.sources.source import Format, Source, SourceConfig, open_splits
 from lightning_nlp.data.tokenizers.of_run import settle_tokenizer
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer, TokenizerConfig
+from lightning_nlp.data.training_texts import training_texts
 from lightning_nlp.errors import ConfigError, DataError
 from lightning_nlp.run.ranks import data_rank, data_ranks
 
@@ -281,23 +282,8 @@ class TextDataModule(BatchPlan, Position):
         return self.trainer is None or self.trainer.is_global_zero
 
     def texts(self) -> Iterator[list[str]]:
-        """The texts of every training document in turn.
-
-        Raises:
-            DataError: no document has a text; says what became of them.
-        """
-        source, found = self.split("train"), False
-        skipped = Skipped(source)
-        for row in usable(rows_in_turn(source), source, skipped):
-            try:
-                texts = self.texts_of(row)
-            except DataError as error:  # whether it stops the run is decided where it is used
-                skipped.note(row, fault_of(error))
-                continue
-            found = found or any(texts)
-            yield texts
-        if not found:
-            raise DataError(f"there is no text to train a tokenizer on{skipped}")
+        """The texts of every training document in turn, to train a tokenizer on."""
+        return training_texts(self.split("train"), self.texts_of)
 
     def config_of(self, source: str) -> SourceConfig:
         """What a source of the mixture, or the only one (''), is opened with."""
