@@ -36,7 +36,7 @@ def pack(weight: Tensor, rows: int) -> Callable[[Tensor, Tensor | None], Tensor]
             return found
 
         linear(torch.zeros(rows, weight.shape[1], dtype=weight.dtype), None)
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except (AttributeError, RuntimeError, NotImplementedError):  # no such operator here: older PyTorch, other processor
         return None
     return linear
 

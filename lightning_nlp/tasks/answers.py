@@ -87,7 +87,7 @@ class AnsweringHead(TokenHead):
 
     def question(self, batch: dict[str, Any], row: int) -> list[int]:
         """The tokens a row gives: its source, or the prompt before its last answer."""
-        raise NotImplementedError
+        raise NotImplementedError  # encoder-decoders have sources, decoders prompts
 
     hypotheses: Callable[..., list[list[Hypothesis]]]
     """``(backbone, questions, generation, **options)``: the ``n_best`` answers to each question, with their scores;

@@ -16,7 +16,6 @@ class Dialogue(SequenceToSequence):
         backbone: see :class:`~lightning_nlp.tasks.sequence_to_sequence.SequenceToSequence`, as for all other arguments.
         generation: how answers are decoded.
         metrics: scores of answers; the last one of each conversation of a decoder, every one of an encoder-decoder.
-        language: of the answers (ISO 639).
         decode_examples: first rows of the validation split answered, greedily, at every validation of the training.
     """
 
@@ -26,7 +25,6 @@ class Dialogue(SequenceToSequence):
         *,
         generation: GenerationConfig = GenerationConfig(max_new_tokens=64),  # noqa: B008 - frozen
         metrics: list[str] = ["token_f1", "bleu", "distinct"],  # noqa: B006 - copied
-        language: str = "",
         decode_examples: int = 100,
         **kwargs: Any,
     ) -> None:
@@ -34,7 +32,6 @@ class Dialogue(SequenceToSequence):
             backbone,
             generation=generation,
             metrics=metrics,
-            language=language,
             decode_examples=decode_examples,
             **kwargs,
         )

@@ -16,7 +16,6 @@ class Summarization(SequenceToSequence):
         backbone: see :class:`~lightning_nlp.tasks.sequence_to_sequence.SequenceToSequence`, as for all other arguments.
         generation: how summaries are decoded: beam search in which no three tokens come twice (Paulus et al. 2018).
         metrics: scores of summaries.
-        language: of the summaries (ISO 639), by which ROUGE cuts words.
         decode_examples: first rows of the validation split summarised, greedily, at every validation of the training.
     """
 
@@ -28,7 +27,6 @@ class Summarization(SequenceToSequence):
             max_new_tokens=128, beams=4, no_repeat_ngram_size=3, no_repeat_ngram_scope="new"
         ),
         metrics: list[str] = ["rouge"],  # noqa: B006 - copied
-        language: str = "",
         decode_examples: int = 100,
         **kwargs: Any,
     ) -> None:
@@ -36,7 +34,6 @@ class Summarization(SequenceToSequence):
             backbone,
             generation=generation,
             metrics=metrics,
-            language=language,
             decode_examples=decode_examples,
             **kwargs,
         )

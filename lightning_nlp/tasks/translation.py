@@ -16,7 +16,6 @@ class Translation(SequenceToSequence):
         backbone: see :class:`~lightning_nlp.tasks.sequence_to_sequence.SequenceToSequence`, as for all other arguments.
         generation: how translations are decoded: beam search, divided by length (Vaswani et al. 2017 use 4 beams).
         metrics: scores of translations.
-        language: that is translated into (ISO 639, such as de or zh); BLEU cuts Chinese and Japanese by it.
         decode_examples: first rows of the validation split translated, greedily, at every validation of the training.
     """
 
@@ -26,7 +25,6 @@ class Translation(SequenceToSequence):
         *,
         generation: GenerationConfig = GenerationConfig(max_new_tokens=128, beams=4),  # noqa: B008 - frozen
         metrics: list[str] = ["bleu", "chrf"],  # noqa: B006 - copied
-        language: str = "",
         decode_examples: int = 100,
         **kwargs: Any,
     ) -> None:
@@ -34,7 +32,6 @@ class Translation(SequenceToSequence):
             backbone,
             generation=generation,
             metrics=metrics,
-            language=language,
             decode_examples=decode_examples,
             **kwargs,
         )
