@@ -17,6 +17,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.precision import Precision
 
 import lightning_nlp
 from lightning_nlp.callbacks.checkpoints import Checkpoints
@@ -36,6 +37,7 @@ from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.choice import choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.ranks import data_rank, data_ranks
+from lightning_nlp.strategies.model_parallel import ModelParallel
 
 
 class Trainer(L.Trainer):
@@ -148,7 +150,11 @@ class Trainer(L.Trainer):
             plugins=plugins_with_ours(plugins, precision),
             **kwargs,
         )
-        if precision == "bf16-master":
+        if isinstance(self.strategy, ModelParallel):
+            self.strategy.settle()
+            if precision == "bf16-master":  # its own way of the same: narrow copies of what is gathered
+                self.strategy.compute_dtype, self.strategy.precision_plugin = torch.bfloat16, Precision()
+        elif precision == "bf16-master":
             check_strategy(self.strategy)
 
     # Plan -----------------------------------------------------------------------------------------------------

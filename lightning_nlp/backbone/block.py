@@ -13,6 +13,7 @@ from lightning_nlp.backbone.cache import KVCache
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.layers import feedforward, norm
 from lightning_nlp.backbone.masks import AttentionMask
+from lightning_nlp.backbone.parallel.collectives import local
 from lightning_nlp.backbone.rotary import Rotation
 from lightning_nlp.backbone.score_bias import ScoreBias
 
@@ -56,7 +57,7 @@ class Attention(nn.Module):
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, bias: ScoreBias | None) -> Tensor:
         """Values by scores: ``[B, H, T, Dh] -> [B, T, H * Dh]``."""
-        scoring = Scoring(self.scale, self.softcap, self.score_vector, bias)
+        scoring = Scoring(self.scale, self.softcap, local(self.score_vector), bias)
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0, scoring)
         return mixed.transpose(1, 2).flatten(2)
 

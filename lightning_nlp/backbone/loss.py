@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_nlp.backbone.parallel.vocabulary import DealtTargets, Vocabulary
 from lightning_nlp.backbone.targets import IGNORED, Targets
 from lightning_nlp.errors import ConfigError
 
@@ -63,6 +64,7 @@ def linear_cross_entropy(
     class_weights: Tensor | None = None,
     chunk_rows: int | None = None,
     chunked: bool | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of ``softmax(cap(scale * hidden @ weight.T + bias))``.
 
@@ -78,6 +80,7 @@ def linear_cross_entropy(
         class_weights: ``[V]``; the count is then the sum of the labels' weights, as PyTorch's mean has it.
         chunk_rows: rows of logits held at a time; by default what fits a buffer of fixed size.
         chunked: force one form; by default the size of the logits decides.
+        vocabulary: ``weight`` and ``bias`` are this rank's rows of it; the loss is in chunks then.
 
     Under autocast the products are in its dtype. Apart from that ``hidden``, ``weight`` and ``bias`` share one.
 
@@ -97,7 +100,13 @@ def linear_cross_entropy(
         count = counted.sum()
         if int(count) < 0.75 * labels.numel():  # rows without a label need no matrix product
             hidden, labels = hidden[counted], labels[counted]
-        targets = Targets(labels, len(weight), wide, label_smoothing, smoothing, pad_id, z_loss, class_weights)
+        options: dict[str, Any] = {"label_smoothing": label_smoothing, "smoothing": smoothing, "pad_id": pad_id}
+        options |= {"z_loss": z_loss, "class_weights": class_weights}
+        if vocabulary is None:
+            targets = Targets(labels, len(weight), wide, **options)
+        else:  # all ranks must take the same chunks
+            targets, chunked = DealtTargets(vocabulary, labels, wide, **options), True
+            chunk_rows = chunk_rows or rows_at_once(hidden, vocabulary.most)
         total = summed(hidden, weight, bias, targets, scale, softcap, chunk_rows, chunked)
         return total, count.to(wide) if class_weights is None else targets.weight_of_labels()
 
@@ -239,9 +248,13 @@ def summed(
     if not torch.is_grad_enabled():  # autograd.Function would still see tensors that require gradients
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     if chunk_rows is None:
-        fit = CHUNK_BYTES // (weight.shape[0] * hidden.element_size())
-        chunk_rows = max(FEWEST_ROWS, min(MOST_ROWS, fit))
+        chunk_rows = rows_at_once(hidden, weight.shape[0])
     return ChunkedLoss.apply(hidden, weight, bias, rows, scale, softcap, chunk_rows)
+
+
+def rows_at_once(hidden: Tensor, vocabulary: int) -> int:
+    """Rows of logits that fit the buffer."""
+    return max(FEWEST_ROWS, min(MOST_ROWS, CHUNK_BYTES // (vocabulary * hidden.element_size())))
 
 
 class ChunkedLoss(torch.autograd.Function):

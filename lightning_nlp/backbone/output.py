@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.layers import norm
 from lightning_nlp.backbone.loss import linear_cross_entropy
+from lightning_nlp.backbone.parallel.collectives import Copy, local
+from lightning_nlp.backbone.parallel.vocabulary import Vocabulary
 
 
 class OutputTransform(nn.Module):
@@ -40,6 +42,8 @@ class TokenOutput(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.output_bias else None
         self.scale = config.output_scale / config.width_multiplier
         self.softcap = config.output_softcap
+        self.vocabulary: Vocabulary | None = None
+        """Of which tokens this rank has the scores, where the vocabulary is dealt out."""
 
     def reset_parameters(self) -> None:
         """The bias; what is inside sets itself."""
@@ -51,14 +55,15 @@ class TokenOutput(nn.Module):
         return hidden if self.scale == 1.0 else hidden * self.scale, self.weight(embedding)
 
     def weight(self, embedding: Tensor) -> Tensor:
-        """The output matrix ``[V, D]``."""
-        return embedding if self.matrix is None else self.matrix.weight
+        """The output matrix ``[V, D]``, or this rank's rows of it."""
+        return local(embedding if self.matrix is None else self.matrix.weight)
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """Scores ``[..., V]`` of ``hidden [..., D]`` with ``embedding [V, D]``."""
         hidden, weight = self._ready(hidden, embedding)
-        scores = F.linear(hidden, weight, self.bias)
-        return scores if self.softcap is None else self.softcap * (scores / self.softcap).tanh()
+        scores = F.linear(hidden, weight, local(self.bias))
+        scores = scores if self.softcap is None else self.softcap * (scores / self.softcap).tanh()
+        return scores if self.vocabulary is None else self.vocabulary.all_scores(scores)
 
     def loss(self, hidden: Tensor, embedding: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         """Cross-entropy (sum, count) of ``labels [N]`` (-100: none) at ``hidden [N, D]``, without all scores in memory.
@@ -72,4 +77,6 @@ class TokenOutput(nn.Module):
         hidden, weight = self._ready(hidden, embedding)
         if self.softcap is not None:
             options["softcap"] = self.softcap
-        return linear_cross_entropy(hidden, weight, labels, self.bias, **options)
+        if self.vocabulary is not None:
+            hidden, options["vocabulary"] = Copy.apply(hidden, self.vocabulary.group), self.vocabulary
+        return linear_cross_entropy(hidden, weight, labels, local(self.bias), **options)

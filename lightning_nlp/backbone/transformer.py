@@ -12,6 +12,7 @@ from lightning_nlp.backbone.cache import KVCache
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.layers import norm
 from lightning_nlp.backbone.masks import AttentionMask
+from lightning_nlp.backbone.parallel.collectives import local
 from lightning_nlp.backbone.positions import POSITIONS, positions_of
 from lightning_nlp.backbone.recurrence import Carried, Recurrence
 from lightning_nlp.errors import ConfigError
@@ -92,6 +93,8 @@ class Transformer(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.type_embedding = nn.Embedding(config.token_types, config.d_model) if config.token_types else None
+        self.kv_heads = config.n_kv_heads
+        """Of keys and values in a cache; a tensor-parallel rank has fewer."""
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embeddings else 1.0
         self.encoder: Stack | None = None
         self.decoder: Stack | None = None
@@ -117,7 +120,7 @@ class Transformer(nn.Module):
         dtype, device = weight.dtype, weight.device
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
-        return KVCache(batch, config.n_layers, config.n_kv_heads, max_length, config.d_head, dtype, device)
+        return KVCache(batch, config.n_layers, self.kv_heads, max_length, config.d_head, dtype, device)
 
     def new_recurrence(self) -> Recurrence:
         """Nothing remembered yet, for a decoder with ``memory_length``.
@@ -134,7 +137,7 @@ class Transformer(nn.Module):
         if self.embedding_scale != 1.0:
             x = x * self.embedding_scale
         if self.type_embedding is not None:
-            x = x + (self.type_embedding.weight[0] if token_types is None else self.type_embedding(token_types))
+            x = x + (local(self.type_embedding.weight)[0] if token_types is None else self.type_embedding(token_types))
         elif token_types is not None:
             raise ConfigError("token types were given, but backbone.token_types is 0")
         return x

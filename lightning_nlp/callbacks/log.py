@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
-from lightning_nlp.run.ranks import data_ranks
+from lightning_nlp.run.ranks import data_group
 
 if TYPE_CHECKING:
     from lightning_nlp.trainer import Trainer
@@ -90,10 +90,9 @@ class MetricsLog(Callback):
         own = data.counts(trainer.global_step) if hasattr(data, "counts") else {}  # somebody's own data counts nothing
         sums = torch.tensor([self._ids, *self._padding, *own.values()], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
-            sums = trainer.strategy.reduce(sums, reduce_op="sum")  # type: ignore[assignment]
+            sums = trainer.strategy.reduce(sums, data_group(trainer), reduce_op="sum")  # type: ignore[assignment]
         ids, padded, positions, *counted = sums.tolist()
-        peers = trainer.world_size // data_ranks(trainer) or 1  # tensor-parallel peers counted the same
-        counts = {name: number // peers for name, number in zip(own, counted, strict=True)}
+        counts = dict(zip(own, counted, strict=True))
         elapsed = max(time.perf_counter() - self._clock, 1e-9)
         tokens = self.tokens
         values = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}

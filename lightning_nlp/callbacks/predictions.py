@@ -62,7 +62,7 @@ class PredictionWriter(Callback):
         found: int | Exception = 0
         if trainer.is_global_zero:
             model = {f"model.{name}": value for name, value in pl_module.task_hyperparameters().items()}
-            task = {"task": type(pl_module).__name__, "trainer.precision": trainer.precision}
+            task = {"task": pl_module.task_name, "trainer.precision": trainer.precision}
             try:
                 self._all = plain({**self.facts, **data.prediction_facts(), **task, **model})
                 found = self._begin(data.prediction_batch_size)

@@ -69,6 +69,7 @@ def possible(module: nn.Module) -> bool:
     weight = next(module.parameters(), None)
     return (
         weight is not None
+        and not hasattr(weight, "to_local")  # a DTensor: other ranks hold the rest
         and weight.device.type == "cpu"
         and weight.dtype in DTYPES
         and torch.backends.mkldnn.is_available()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from lightning_nlp.run import weights
+from lightning_nlp.run import sharded, weights
 from lightning_nlp.run.manifest import Checkpoint, remove
 
 
@@ -28,7 +28,7 @@ class PlainCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, path)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if weights.is_reference(path):
+        if weights.is_reference(path) or sharded.is_sharded(Path(path)):
             return weights.read(path)
         return super().load_checkpoint(path, *args, **kwargs)
 

@@ -11,6 +11,11 @@ def data_ranks(trainer: Any) -> int:
     return int(kwargs["num_replicas"]) if kwargs else 1
 
 
+def data_group(trainer: Any) -> Any:
+    """The process group of the ranks that see different data; None: all of them."""
+    return getattr(trainer.strategy, "data_group", None)
+
+
 def data_rank(trainer: Any) -> int:
     """This process's place among the data ranks."""
     kwargs = getattr(trainer.strategy, "distributed_sampler_kwargs", None)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_nlp.errors import CheckpointError, ConfigError
+from lightning_nlp.run import sharded
 
 State = dict[str, Any]
 
@@ -29,7 +30,7 @@ def read(reference: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     Raises:
         CheckpointError: unreadable, holding anything but plain data, or checkpoints of different models.
-        ConfigError: a directory (a sharded checkpoint), or no moving average where one is asked for.
+        ConfigError: no moving average where one is asked for.
     """
     path = Path(reference)
     if not is_reference(path):
@@ -45,9 +46,9 @@ def read(reference: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """One file."""
-    if path.is_dir():
-        raise ConfigError(f"{path} is a sharded checkpoint: only the strategy that wrote it reads it")
+    """One file, or a directory of parts in the form of one."""
+    if sharded.is_sharded(path):
+        return sharded.read(path)
     try:
         return dict(torch.load(path, map_location=map_location, weights_only=True))
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint; all mean the same here

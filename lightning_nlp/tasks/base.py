@@ -22,9 +22,10 @@ from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.init import init_weights, learning_rate_scale
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import CheckpointError, ConfigError
+from lightning_nlp.optim import norms
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
-from lightning_nlp.run.ranks import data_ranks
+from lightning_nlp.run.ranks import data_group, data_ranks
 from lightning_nlp.tasks.adapting import choose_trained, trained_summary
 from lightning_nlp.tasks.head import Head
 from lightning_nlp.tasks.initial import FREE, InitialWeights
@@ -55,6 +56,7 @@ class TaskModule(L.LightningModule):
         trainable: list[str] | None = None,
     ) -> None:
         super().__init__()
+        self.task_name = type(self).__name__  # sharding changes the class of a module
         # Checkpoints hold plain values, so every part may also come as a dictionary.
         self.config: TransformerConfig = made(TransformerConfig, backbone)
         self.optimizer_config: OptimizerConfig = made(OptimizerConfig, optimizer)
@@ -73,6 +75,7 @@ class TaskModule(L.LightningModule):
         self._data_ranks = 1
         self._accumulation = 1
         self._given_weights = False
+        self._sync: Callable[[bool], None] | None = None
 
     # Building -------------------------------------------------------------------------------------------------
 
@@ -148,6 +151,9 @@ class TaskModule(L.LightningModule):
         choose_trained(self, self.freeze_patterns, self.trainable_patterns)
         if self.initial is not None:
             self.initial.load_into(self, self.adapter)
+        shard = getattr(self._trainer.strategy, "shard", None) if self._trainer is not None else None
+        if shard is not None:
+            shard(self)
 
     # Training -------------------------------------------------------------------------------------------------
 
@@ -155,6 +161,7 @@ class TaskModule(L.LightningModule):
         """Fix the run's constants; put back optimizer values that this command changed over the checkpoint's."""
         self._accumulation = self.trainer.accumulate_grad_batches
         self._data_ranks = data_ranks(self.trainer)
+        self._sync = getattr(self.trainer.strategy, "sync_gradients", None) if self._accumulation > 1 else None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.memory.begin(self.trainer, data)
         tokens = getattr(data, "tokens_per_micro_batch", 1024)
@@ -173,6 +180,8 @@ class TaskModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one micro-batch, scaled as the loss contract says."""
+        if self._sync is not None:  # gradients of all but the last micro-batch can wait
+            self._sync(len(self._window) + 1 == self._accumulation)
         with self.memory.carried("train", batch):
             losses = self.heads[batch["task"]](self.backbone, batch)
         _, count = losses["loss"]
@@ -202,21 +211,24 @@ class TaskModule(L.LightningModule):
         totals = torch.stack(self._window).sum(0)
         self._window.clear()
         if self._data_ranks > 1:
-            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")  # type: ignore[assignment]
+            group = data_group(self.trainer)
+            totals = self.trainer.strategy.reduce(totals, group, reduce_op="sum")  # type: ignore[assignment]
         self.step_totals = totals
         if self._accumulation * self._data_ranks > 1:
             scale = self.loss_scale * self._accumulation * self._data_ranks / totals[1].clamp(min=1)
-            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-            torch._foreach_mul_(gradients, float(scale))
+            norms.scale(self._gradients(), float(scale))
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as the Trainer asks; the norm before clipping is kept for the log."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            self.grad_norm = norms.clip(self._gradients(), gradient_clip_val)
         else:
-            self.grad_norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+            self.grad_norm = norms.total_norm(self._gradients())
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -289,7 +301,7 @@ class TaskModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint able to rebuild its module alone."""
         checkpoint["hyper_parameters"] = self.plain_hyperparameters()
-        checkpoint["task"] = type(self).__name__
+        checkpoint["task"] = self.task_name
         self.memory.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
