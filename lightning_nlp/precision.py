@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.accelerators import Accelerator, CPUAccelerator
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.optim.master_weights import MasterWeights
+from lightning_nlp.strategies.model_parallel import ModelParallel
 
 Name = Literal[
     "32-true",
@@ -86,12 +88,27 @@ def check_precision(precision: Any) -> None:
         )
 
 
-def check_strategy(strategy: Strategy) -> None:
-    """Raises:
-    ConfigError: a strategy that shards parameters keeps their narrow copies itself.
+def settle(strategy: Strategy, accelerator: Accelerator, precision: PrecisionName | None) -> None:
+    """Give ``strategy`` the plugin for what Lightning does not have, or does in another way.
+
+    Raises:
+        ConfigError: a precision that does not work under this strategy; names those that do.
     """
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    name = type(strategy).__name__
+    half = precision in ("16-mixed", "16", 16)
+    if isinstance(strategy, ModelParallel):
+        strategy.settle()
+        if half or precision in ("transformer-engine", "transformer-engine-float16", "64-true", "64", 64):
+            raise ConfigError(
+                f"trainer.precision {precision} does not work with {name}: "
+                "take bf16-master, bf16-mixed, bf16-true or 32-true"
+            )
+        if precision == "bf16-master":  # its own way to the same: parts are narrowed while they are gathered
+            strategy.compute_dtype, strategy.precision_plugin = torch.bfloat16, Precision()
+    elif precision == "bf16-master" and not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         raise ConfigError(
-            f"trainer.precision bf16-master works on one device and with ddp, not with {type(strategy).__name__}: "
+            f"trainer.precision bf16-master works on one device, with ddp, fsdp2 and tp, not with {name}: "
             "take bf16-true or bf16-mixed there"
         )
+    elif half and isinstance(accelerator, CPUAccelerator):  # Lightning would quietly take bfloat16
+        strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))

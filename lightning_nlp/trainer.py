@@ -7,9 +7,7 @@ second way to say the same (``accumulate_grad_batches`` beside a global batch, `
 from __future__ import annotations
 
 import platform
-import re
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +15,6 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.precision import Precision
 
 import lightning_nlp
 from lightning_nlp.callbacks.checkpoints import Checkpoints
@@ -26,18 +23,19 @@ from lightning_nlp.callbacks.ema import EMA
 from lightning_nlp.callbacks.log import MetricsLog
 from lightning_nlp.callbacks.progress import Progress
 from lightning_nlp.callbacks.random_state import RandomState
+from lightning_nlp.callbacks.recompute import Recompute
 from lightning_nlp.callbacks.samples import Samples
 from lightning_nlp.callbacks.signals import Signals
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, check_strategy
+from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, settle
 from lightning_nlp.run import allocator, manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.choice import choose
 from lightning_nlp.run.directory import RunDirectory
+from lightning_nlp.run.duration import parse_duration
 from lightning_nlp.run.ranks import data_rank, data_ranks
-from lightning_nlp.strategies.model_parallel import ModelParallel
 
 
 class Trainer(L.Trainer):
@@ -60,6 +58,8 @@ class Trainer(L.Trainer):
         precision: Lightning's names, or ``bf16-master``: bfloat16 computation, float32 master weights.
         tune_allocator: keep freed memory in this process (glibc only): faster steps on a CPU, memory stays at its peak.
         compile: ``blocks`` compiles each block of the backbone when training starts.
+        activation_checkpointing: ``full``: blocks keep their inputs and compute the rest again in the backward pass;
+            ``selective``: they keep their matrix products too. Less memory for more time.
         compile_backend: what ``torch.compile`` hands the blocks to.
         default_root_dir: the run directory.
     """
@@ -83,6 +83,7 @@ class Trainer(L.Trainer):
         tune_allocator: bool = False,
         compile: Literal["blocks"] | None = None,
         compile_backend: str = "inductor",
+        activation_checkpointing: Literal["selective", "full"] | None = None,
         accumulate_grad_batches: int | None = None,
         val_check_interval: int | float | None = None,
         callbacks: list[Callback] | Callback | None = None,
@@ -123,12 +124,14 @@ class Trainer(L.Trainer):
         ours: list[Callback] = [RandomState(), MetricsLog(), Samples()]
         if compile is not None:
             ours.append(CompileBlocks(compile_backend))
+        if activation_checkpointing is not None:
+            ours.append(Recompute(activation_checkpointing))
         if patience is not None:
             ours.append(EarlyStopping(monitor, mode=monitor_mode, patience=patience, check_on_train_epoch_end=False))
         if enable_progress_bar:
             ours.append(Progress())
         self.checkpoints = Checkpoints(keep_last=keep_last, keep_best=keep_best)
-        ours += [*given_callbacks, self.checkpoints, Signals(parse_duration(time_budget))]
+        ours += [*given_callbacks, self.checkpoints, Signals(parse_duration(time_budget, "trainer.time_budget"))]
         if logger is None or logger is True:
             logger = RunTensorBoard(self.run_directory.path)
         super().__init__(
@@ -150,12 +153,7 @@ class Trainer(L.Trainer):
             plugins=plugins_with_ours(plugins, precision),
             **kwargs,
         )
-        if isinstance(self.strategy, ModelParallel):
-            self.strategy.settle()
-            if precision == "bf16-master":  # its own way of the same: narrow copies of what is gathered
-                self.strategy.compute_dtype, self.strategy.precision_plugin = torch.bfloat16, Precision()
-        elif precision == "bf16-master":
-            check_strategy(self.strategy)
+        settle(self.strategy, self.accelerator, precision)
 
     # Plan -----------------------------------------------------------------------------------------------------
 
@@ -266,18 +264,3 @@ def plugins_with_ours(plugins: Any, precision: PrecisionName | None) -> list[Any
     """Add the plain CheckpointIO, and the precision Lightning does not know, to the plugins the user gave."""
     given = list(plugins) if isinstance(plugins, list) else [] if plugins is None else [plugins]
     return [*given, PlainCheckpointIO(), *([BFloat16Master()] if precision == "bf16-master" else [])]
-
-
-def parse_duration(text: str | None) -> timedelta | None:
-    """``1h30m``, ``90m``, ``45s`` -> timedelta.
-
-    Raises:
-        ConfigError: not of that form.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
-    if not match or not any(match.groups()):
-        raise ConfigError(f"trainer.time_budget '{text}' is no duration: write 90m, 1h30m or 45s")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)

@@ -29,6 +29,12 @@ class ScoreBias:
             self._whole = self.of(self.distances)
         return self._whole
 
+    def fresh(self) -> ScoreBias:
+        """The same bias, with nothing made of it yet but the whole."""
+        other = ScoreBias(self.of, self.distances)
+        other._whole = self._whole
+        return other
+
     def piece(self, start: int, stop: int) -> ScoreBias:
         """The bias within a document that stands at ``start:stop``; it depends on the length alone."""
         length = stop - start

@@ -8,7 +8,6 @@ while it is computed with (Rajbhandari et al. 2020, ZeRO stage 3; PyTorch's ``fu
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +28,7 @@ from lightning_nlp.backbone.parallel.layout import Pieces
 from lightning_nlp.backbone.parallel.plan import TensorParallel
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import sharded, weights
+from lightning_nlp.run.duration import parse_duration
 from lightning_nlp.strategies import state
 
 if TYPE_CHECKING:
@@ -63,13 +63,19 @@ class ModelParallel(ModelParallelStrategy):
         sharded_checkpoints: bool = True,
         cpu_offload: bool = False,
         gather_for_evaluation: bool = True,
-        timeout: timedelta = timedelta(minutes=30),
+        timeout: str = "30m",
         process_group_backend: str | None = None,
     ) -> None:
         for name, size in (("tensor", tensor_parallel_size), ("data", data_parallel_size)):
             if size != "auto" and (not isinstance(size, int) or size < 1):
                 raise ConfigError(f"{name}_parallel_size must be a number of processes or auto, not {size}")
-        super().__init__(data_parallel_size, tensor_parallel_size, sharded_checkpoints, process_group_backend, timeout)
+        super().__init__(
+            data_parallel_size,
+            tensor_parallel_size,
+            sharded_checkpoints,
+            process_group_backend,
+            parse_duration(timeout, "timeout"),
+        )
         self.sequence_parallel, self.cpu_offload = sequence_parallel, cpu_offload
         self.gather_for_evaluation = gather_for_evaluation
         self.compute_dtype: torch.dtype | None = None
@@ -112,8 +118,6 @@ class ModelParallel(ModelParallelStrategy):
         columns, rows = self.device_mesh["tensor_parallel"], self.device_mesh["data_parallel"]
         if columns.size() > 1:
             self.pieces = TensorParallel(module, module.backbone, columns, self.sequence_parallel).pieces
-        elif self.sequence_parallel:
-            raise ConfigError("sequence_parallel needs a tensor_parallel_size of at least 2")
         policy: dict[str, Any] = {"mesh": rows}
         if self.compute_dtype is not None:
             policy["mp_policy"] = MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=torch.float32)

@@ -80,6 +80,17 @@ def test_learns_within_a_band_of_float32(corpus, tmp_path):
     assert found[2] == pytest.approx(validations, rel=0.003)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_autocast_learns_within_a_band_of_float32(precision, corpus, tmp_path):
+    """1 % of the loss at every step; float16 with a loss scale, which is taken off before gradients are clipped."""
+    _, losses, norms, validations = fit(corpus, tmp_path / "wide", dropout=0.0)
+    _, *found = fit(corpus, tmp_path / "narrow", dropout=0.0, precision=precision)
+    assert found[0] != losses
+    assert found[0] == pytest.approx(losses, rel=0.01)
+    assert found[1] == pytest.approx(norms, rel=0.2)
+    assert found[2] == pytest.approx(validations, rel=0.01)
+
+
 def test_checkpoints_hold_the_float32_masters(master, tmp_path):
     directory, (module, *_) = master
     saved = torch.load(directory / "checkpoints" / "step-60.ckpt", weights_only=True)
@@ -157,7 +168,9 @@ def test_the_command_line_knows_it(tiny, tmp_path, capsys):
 
 
 def test_strategies_that_shard_parameters_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="works on one device and with ddp, not with ModelParallelStrategy"):
+    with pytest.raises(
+        ConfigError, match="works on one device, with ddp, fsdp2 and tp, not with ModelParallelStrategy"
+    ):
         lightning_nlp.Trainer(
             precision="bf16-master",
             max_steps=1,
