@@ -1,4 +1,4 @@
-"""The two kinds of mistakes a user can mend, and the hint that helps to mend them."""
+"""The kinds of mistakes a user can mend, and the hint that helps to mend them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class DataError(RuntimeError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint that is damaged, missing, or made for another model; exit code 1."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on. The message is one line saying where it stopped and what may help; exit code 1."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from lightning_nlp.callbacks.signals import Signals
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.optim.guard import Policy
 from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, settle
 from lightning_nlp.run import allocator, manifest
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
@@ -54,6 +55,7 @@ class Trainer(L.Trainer):
         monitor_mode: whether a lower (``min``) or higher (``max``) value is better.
         patience: stop after this many validations without a better value (default: never).
         time_budget: wall-clock limit such as ``90m``, ``1h30m`` or ``45s``; the run then saves and exits with code 85.
+        non_finite: what to do when gradients are not finite: ``stop``, with nothing saved since, or ``skip`` the step.
         log_every_n_steps: optimizer steps between lines of ``metrics.jsonl`` and TensorBoard scalars.
         precision: Lightning's names, or ``bf16-master``: bfloat16 computation, float32 master weights.
         tune_allocator: keep freed memory in this process (glibc only): faster steps on a CPU, memory stays at its peak.
@@ -78,6 +80,7 @@ class Trainer(L.Trainer):
         monitor_mode: Literal["min", "max"] = "min",
         patience: int | None = None,
         time_budget: str | None = None,
+        non_finite: Policy = "stop",
         log_every_n_steps: int = 10,
         precision: PrecisionName | None = None,
         tune_allocator: bool = False,
@@ -116,6 +119,7 @@ class Trainer(L.Trainer):
         self.monitor, self.monitor_mode = monitor, monitor_mode
         self.asked_accumulation = accumulate_grad_batches
         self.log_every = log_every_n_steps
+        self.non_finite: Policy = non_finite
 
         given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if sum(isinstance(callback, EMA) for callback in given_callbacks) > 1:
@@ -223,6 +227,8 @@ class Trainer(L.Trainer):
 
     def save_checkpoint(self, filepath: Any, weights_only: bool | None = None, storage_options: Any = None) -> None:
         """The one door through which every checkpoint is written: partial name, flush, rename, manifest last."""
+        if (guard := getattr(self.lightning_module, "guard", None)) is not None:
+            guard.check()
         final = Path(self.strategy.broadcast(filepath))
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = manifest.partial_path(final)

@@ -99,6 +99,9 @@ class MetricsLog(Callback):
         if totals is not None:
             loss_sum, count, _ = totals.tolist()
             values |= {"train/loss": loss_sum / max(count, 1), "train/grad_norm": float(module.grad_norm)}
+            module.guard.check()
+            if module.guard.skipped:
+                values["train/skipped_steps"] = module.guard.skipped
         if positions:
             values["data/padding"] = padded / positions
         speed = {

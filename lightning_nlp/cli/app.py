@@ -24,7 +24,7 @@ from lightning_nlp.cli.quiet import quieten
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.sources.files import inner_name
-from lightning_nlp.errors import CheckpointError, ConfigError, DataError, nearest
+from lightning_nlp.errors import CheckpointError, ConfigError, DataError, TrainingError, nearest
 from lightning_nlp.run import directory as run_directory
 from lightning_nlp.run import exit_codes, manifest
 from lightning_nlp.run.choice import Choice, choose
@@ -354,7 +354,7 @@ def main(argv: list[str]) -> int:
         code, reason = stop.code, stop.reason
     except (ConfigError, MisconfigurationException) as mistake:
         code, reason = exit_codes.CONFIGURATION, first_line(mistake)
-    except (DataError, CheckpointError) as mistake:
+    except (DataError, CheckpointError, TrainingError) as mistake:
         code, reason = exit_codes.FAILED, first_line(mistake)
     except BrokenPipeError:  # `| head` has read enough: the dispatcher knows
         raise

@@ -23,6 +23,7 @@ from lightning_nlp.backbone.init import init_weights, learning_rate_scale
 from lightning_nlp.backbone.transformer import Transformer
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.optim import norms
+from lightning_nlp.optim.guard import Guard
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
 from lightning_nlp.run.ranks import data_group, data_ranks
@@ -70,6 +71,7 @@ class TaskModule(L.LightningModule):
         self.loss_scale = 1024.0
         self.grad_norm: Tensor | None = None
         self.step_totals: Tensor | None = None
+        self.guard = Guard()
         self.memory = Memory(self)
         self._window: list[Tensor] = []
         self._data_ranks = 1
@@ -161,6 +163,7 @@ class TaskModule(L.LightningModule):
         """Fix the run's constants; put back optimizer values that this command changed over the checkpoint's."""
         self._accumulation = self.trainer.accumulate_grad_batches
         self._data_ranks = data_ranks(self.trainer)
+        self.guard = Guard(getattr(self.trainer, "non_finite", "stop"))
         self._sync = getattr(self.trainer.strategy, "sync_gradients", None) if self._accumulation > 1 else None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.memory.begin(self.trainer, data)
@@ -229,6 +232,11 @@ class TaskModule(L.LightningModule):
             self.grad_norm = norms.clip(self._gradients(), gradient_clip_val)
         else:
             self.grad_norm = norms.total_norm(self._gradients())
+        # A loss scale that is too high is found out by its owner, who skips the step.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not scaled and self.guard.look(self.grad_norm, self.trainer.global_step + 1):
+            self.zero_grad()  # an optimizer leaves alone what has no gradient
+        elif not (gradient_clip_val and gradient_clip_algorithm in (None, "norm")):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
