@@ -32,6 +32,7 @@ from lightning_nlp.errors import ConfigError
 from lightning_nlp.optim.guard import Policy
 from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, settle
 from lightning_nlp.run import allocator, manifest
+from lightning_nlp.run.background import Background, snapshot
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.choice import choose
 from lightning_nlp.run.directory import RunDirectory
@@ -49,6 +50,8 @@ class Trainer(L.Trainer):
         max_epochs: becomes ``max_steps`` where the number of examples is known; refused, with the reason, elsewhere.
         validate_every: optimizer steps between validations (0: only at the end).
         checkpoint_every: optimizer steps between checkpoints (default: ``validate_every``).
+        checkpoint_every_minutes: minutes between further checkpoints, however many steps that is.
+        async_checkpoints: write checkpoints while training goes on; they are copied to main memory first.
         keep_last: newest checkpoints kept.
         keep_best: best checkpoints by ``monitor`` kept besides.
         monitor: validation metric that decides what is best and when to stop early.
@@ -74,6 +77,8 @@ class Trainer(L.Trainer):
         max_epochs: int | None = None,
         validate_every: int = 500,
         checkpoint_every: int | None = None,
+        checkpoint_every_minutes: float | None = None,
+        async_checkpoints: bool = False,
         keep_last: int = 2,
         keep_best: int = 1,
         monitor: str = "val/loss",
@@ -134,7 +139,8 @@ class Trainer(L.Trainer):
             ours.append(EarlyStopping(monitor, mode=monitor_mode, patience=patience, check_on_train_epoch_end=False))
         if enable_progress_bar:
             ours.append(Progress())
-        self.checkpoints = Checkpoints(keep_last=keep_last, keep_best=keep_best)
+        self.checkpoints = Checkpoints(keep_last=keep_last, keep_best=keep_best, minutes=checkpoint_every_minutes)
+        self.background = Background(async_checkpoints)
         ours += [*given_callbacks, self.checkpoints, Signals(parse_duration(time_budget, "trainer.time_budget"))]
         if logger is None or logger is True:
             logger = RunTensorBoard(self.run_directory.path)
@@ -211,7 +217,10 @@ class Trainer(L.Trainer):
         path = self.resolve_checkpoint(ckpt_path)
         if not isinstance(datamodule, TextDataModule):  # whose set-up does this, knowing its batches
             self.val_check_interval = self._batches_between_validations(self.max_steps or 1)
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+        try:
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+        finally:
+            self.background.wait()
 
     def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
         """Turn ``last``, ``best`` or a step into the path of a checkpoint whose checksum holds."""
@@ -232,9 +241,15 @@ class Trainer(L.Trainer):
         final = Path(self.strategy.broadcast(filepath))
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = manifest.partial_path(final)
-        super().save_checkpoint(partial, weights_only, storage_options)
+        self.background.wait()
+        if self.background.threaded:
+            checkpoint = snapshot(self._checkpoint_connector.dump_checkpoint(weights_only))
+            self.background.submit(lambda: self.strategy.save_checkpoint(checkpoint, partial, storage_options))
+        else:
+            super().save_checkpoint(partial, weights_only, storage_options)
         if self.is_global_zero:
-            manifest.publish(partial, final, self.manifest())
+            facts = self.manifest()
+            self.background.submit(lambda: manifest.publish(partial, final, facts))
         self.strategy.barrier("save_checkpoint")
 
     def manifest(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ checkpoint taken before, during or after a validation is the same, and another a
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 class Checkpoints(Callback):
     """Saves ``step-N.ckpt`` every ``checkpoint_every`` steps, at new best validations and at the end."""
 
-    def __init__(self, *, keep_last: int = 2, keep_best: int = 1) -> None:
+    def __init__(self, *, keep_last: int = 2, keep_best: int = 1, minutes: float | None = None) -> None:
         if keep_last < 1 or keep_best < 0:
             raise ConfigError("trainer.keep_last must be at least 1 and trainer.keep_best at least 0")
-        self.keep_last, self.keep_best = keep_last, keep_best
+        if minutes is not None and not 0 < minutes < float("inf"):
+            raise ConfigError(f"trainer.checkpoint_every_minutes must be a positive number, not {minutes}")
+        self.keep_last, self.keep_best, self.minutes = keep_last, keep_best, minutes
+        self._clock = time.monotonic()
         self.metrics: dict[str, float] = {}
         self.validated = 0
         self.saved = -1
@@ -85,6 +89,7 @@ class Checkpoints(Callback):
         if trainer.enable_validation and self.validated != step:
             self.validate(trainer)
         self.save(trainer)
+        trainer.background.wait()
 
     def validation_due(self, trainer: Trainer, step: int) -> bool:
         """True when Lightning validates right after this step."""
@@ -97,13 +102,21 @@ class Checkpoints(Callback):
         trainer.training = True
 
     def save_if_due(self, trainer: Trainer, step: int) -> None:
-        if (trainer.checkpoint_every and step % trainer.checkpoint_every == 0) or self.is_best(trainer):
+        due = trainer.checkpoint_every and step % trainer.checkpoint_every == 0
+        if due or self.is_best(trainer) or self.minutes_are_over(trainer):
             self.save(trainer)
+
+    def minutes_are_over(self, trainer: Trainer) -> bool:
+        """By the clock of the first process."""
+        if self.minutes is None:
+            return False
+        return bool(trainer.strategy.broadcast(time.monotonic() - self._clock >= 60 * self.minutes))
 
     def is_best(self, trainer: Trainer) -> bool:
         """Whether the scores at hand are among the best ``keep_best`` so far."""
         if not self.keep_best or trainer.monitor not in self.metrics:
             return False
+        trainer.background.wait()
         directory = trainer.run_directory.checkpoints
         scores = [found.manifest.get("metrics", {}).get(trainer.monitor) for found in manifest.published(directory)]
         lower = trainer.monitor_mode == "min"
@@ -119,16 +132,21 @@ class Checkpoints(Callback):
         step = trainer.global_step
         directory = trainer.run_directory.checkpoints
         if self.saved == step and step > 0:
+            trainer.background.wait()
             if trainer.is_global_zero and self.metrics:  # it was saved before its validation: note the scores
                 manifest.annotate(directory, step, self.metrics)
             return None
         path = manifest.checkpoint_path(directory, step)
         trainer.save_checkpoint(path)
-        self.saved = step
+        self.saved, self._clock = step, time.monotonic()
         if trainer.is_global_zero:
-            self.prune(trainer)
-            trainer.run_directory.write_status("running", step=step, reason="checkpoint saved")
+            trainer.background.submit(lambda: self.saved_at(trainer, step))
         return path
+
+    def saved_at(self, trainer: Trainer, step: int) -> None:
+        """After a checkpoint is complete."""
+        self.prune(trainer)
+        trainer.run_directory.write_status("running", step=step, reason="checkpoint saved")
 
     def prune(self, trainer: Trainer) -> None:
         """Keep the newest ``keep_last`` and the best ``keep_best``; read from the directory, true after any resume."""

@@ -64,6 +64,7 @@ class Signals(Callback):
 
     def _leave(self, trainer: Trainer, code: int) -> None:
         trainer.checkpoints.save(trainer)
+        trainer.background.wait()
         reasons = {number: signal.Signals(name).name for name, number in BY_SIGNAL.items()}
         reason = "time budget used up" if self._received is None and code == REQUEUE else f"{reasons[code]} received"
         raise GracefulExit(code, f"{reason}: saved at step {trainer.global_step}")

@@ -82,6 +82,7 @@ class ModelParallel(ModelParallelStrategy):
         """Of computation, where it differs from that of the weights: gradients are summed in float32."""
         self.pieces: dict[str, Pieces] = {}
         self._gathered = ExitStack()
+        self._saving_group: Any = None
 
     # Sizes --------------------------------------------------------------------------------------------------------
 
@@ -109,6 +110,11 @@ class ModelParallel(ModelParallelStrategy):
     @property
     def tensor_ranks(self) -> int:
         return int(self.device_mesh["tensor_parallel"].size())
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        if self._save_distributed_checkpoint and self._saving_group is None:
+            self._saving_group = torch.distributed.new_group(backend="gloo")
 
     # The model ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +204,8 @@ class ModelParallel(ModelParallelStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if self._save_distributed_checkpoint:
-            sharded.save(checkpoint, Path(filepath), self.is_global_zero)
+            # A thread must not use the group that training uses meanwhile; gloo's messages go through main memory.
+            sharded.save(checkpoint, Path(filepath), self.is_global_zero, self._saving_group)
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
 

@@ -141,7 +141,7 @@ def test_sharded_checkpoints_go_on_anywhere(tmp_path):
             case("decoder", "rows-again", {}, **middle, **{"from": at("decoder-rows")}),
             case("decoder", "columns", COLUMNS, **middle),
             case("decoder", "columns-again", COLUMNS, **middle, **{"from": at("decoder-columns")}),
-            case("decoder", "still", {}, **still),
+            case("decoder", "still", {}, **still, trainer={"async_checkpoints": True}),
             case("decoder", "rows-to-columns", COLUMNS, **still, **{"from": at("decoder-still")}),
             case("decoder", "file-to-columns", COLUMNS, **still, **{"from": at("decoder-one")}),
         ],

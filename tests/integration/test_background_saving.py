@@ -1,0 +1,92 @@
+"""Checkpoints written while training goes on hold what the model was when they were asked for."""
+
+from __future__ import annotations
+
+import time
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+import lightning_nlp
+from lightning_nlp.errors import ConfigError
+from lightning_nlp.run import checkpoint_io, manifest
+
+
+def fit(corpus, directory, callbacks=(), **trainer):
+    torch.manual_seed(0)
+    config = lightning_nlp.TransformerConfig(n_layers=1, d_model=32, n_heads=2, max_length=64, dropout=0.1)
+    module = lightning_nlp.CausalLM(config, sample_prompts=[])
+    data = lightning_nlp.CausalLMData(
+        str(corpus),
+        tokenizer=lightning_nlp.TokenizerConfig(kind="byte"),
+        max_length=64,
+        global_batch_size=4,
+        lanes=4,
+    )
+    run = lightning_nlp.Trainer(
+        **{
+            "max_steps": 12,
+            "checkpoint_every": 4,
+            "validate_every": 6,
+            "keep_last": 9,
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "logger": False,
+            "callbacks": list(callbacks),
+            "default_root_dir": str(directory),
+            **trainer,
+        }
+    )
+    run.fit(module, datamodule=data)
+    return {found.step: found for found in manifest.published(directory / "checkpoints")}
+
+
+class Steps(L.Callback):
+    def __init__(self):
+        self.at = {}
+
+    def on_train_batch_end(self, trainer, *args):
+        self.at[trainer.global_step] = time.monotonic()
+
+
+def test_the_same_checkpoints_and_no_waiting(corpus, tmp_path, monkeypatch):
+    plain = fit(corpus, tmp_path / "plain")
+    saves, steps = [], Steps()
+
+    def slow(checkpoint, path, save=torch.save):
+        time.sleep(0.5)
+        save(checkpoint, path)
+        saves.append((checkpoint["global_step"], time.monotonic()))
+
+    monkeypatch.setattr(checkpoint_io.torch, "save", slow)
+    found = fit(corpus, tmp_path / "background", [steps], async_checkpoints=True)
+    assert sorted(found) == sorted(plain) == [4, 6, 8, 12]
+    assert steps.at[5] < dict(saves)[4]  # the next step was done before the file was
+    for step, checkpoint in found.items():
+        assert checkpoint.damage() is None
+        ours, theirs = (torch.load(item.path, weights_only=True) for item in (checkpoint, plain[step]))
+        for name, value in theirs["state_dict"].items():
+            assert torch.equal(ours["state_dict"][name], value), (step, name)
+        for index, values in theirs["optimizer_states"][0]["state"].items():
+            for key, value in values.items():
+                assert torch.equal(ours["optimizer_states"][0]["state"][index][key], value)
+
+
+def test_an_error_of_the_thread_ends_the_run(corpus, tmp_path, monkeypatch):
+    def full(checkpoint, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_io.torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(corpus, tmp_path, async_checkpoints=True)
+    assert not manifest.published(tmp_path / "checkpoints")
+
+
+def test_minutes_count_beside_steps(corpus, tmp_path, monkeypatch):
+    clock = iter(range(0, 100000, 10))
+    monkeypatch.setattr("lightning_nlp.callbacks.checkpoints.time.monotonic", lambda: next(clock))
+    found = fit(corpus, tmp_path, checkpoint_every=0, validate_every=0, checkpoint_every_minutes=0.5)
+    assert len(found) >= 3 and 12 in found
+    with pytest.raises(ConfigError, match="checkpoint_every_minutes must be a positive number, not 0"):
+        lightning_nlp.Trainer(max_steps=1, checkpoint_every_minutes=0, default_root_dir=str(tmp_path))
