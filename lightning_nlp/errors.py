@@ -21,6 +21,14 @@ class CheckpointError(RuntimeError):
 class TrainingError(RuntimeError):
     """Training that cannot go on. The message is one line saying where it stopped and what may help; exit code 1."""
 
+    code = 1
+
+
+class StalledError(TrainingError):
+    """Another process does not answer; exit code 86."""
+
+    code = 86
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string when none is close."""

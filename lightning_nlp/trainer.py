@@ -15,11 +15,14 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 
 import lightning_nlp
+from lightning_nlp.callbacks import heartbeat
 from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.compile import CompileBlocks
 from lightning_nlp.callbacks.ema import EMA
+from lightning_nlp.callbacks.heartbeat import Heartbeats
 from lightning_nlp.callbacks.log import MetricsLog
 from lightning_nlp.callbacks.progress import Progress
 from lightning_nlp.callbacks.random_state import RandomState
@@ -141,7 +144,12 @@ class Trainer(L.Trainer):
             ours.append(Progress())
         self.checkpoints = Checkpoints(keep_last=keep_last, keep_best=keep_best, minutes=checkpoint_every_minutes)
         self.background = Background(async_checkpoints)
-        ours += [*given_callbacks, self.checkpoints, Signals(parse_duration(time_budget, "trainer.time_budget"))]
+        ours += [
+            *given_callbacks,
+            Heartbeats(),
+            self.checkpoints,
+            Signals(parse_duration(time_budget, "trainer.time_budget")),
+        ]
         if logger is None or logger is True:
             logger = RunTensorBoard(self.run_directory.path)
         super().__init__(
@@ -219,8 +227,13 @@ class Trainer(L.Trainer):
             self.val_check_interval = self._batches_between_validations(self.max_steps or 1)
         try:
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
-        finally:
             self.background.wait()
+        except RuntimeError as error:
+            if (stalled := heartbeat.explain(self, error)) is None:
+                raise
+            for process in getattr(self.strategy.launcher, "procs", []):  # one that hangs hears nothing else
+                process.kill()
+            raise stalled from None
 
     def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
         """Turn ``last``, ``best`` or a step into the path of a checkpoint whose checksum holds."""
@@ -284,4 +297,6 @@ class Trainer(L.Trainer):
 def plugins_with_ours(plugins: Any, precision: PrecisionName | None) -> list[Any]:
     """Add the plain CheckpointIO, and the precision Lightning does not know, to the plugins the user gave."""
     given = list(plugins) if isinstance(plugins, list) else [] if plugins is None else [plugins]
+    if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in given):
+        given.append(SLURMEnvironment(auto_requeue=False))  # the job script does that, by the exit code
     return [*given, PlainCheckpointIO(), *([BFloat16Master()] if precision == "bf16-master" else [])]

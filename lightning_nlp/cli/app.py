@@ -355,7 +355,7 @@ def main(argv: list[str]) -> int:
     except (ConfigError, MisconfigurationException) as mistake:
         code, reason = exit_codes.CONFIGURATION, first_line(mistake)
     except (DataError, CheckpointError, TrainingError) as mistake:
-        code, reason = exit_codes.FAILED, first_line(mistake)
+        code, reason = getattr(mistake, "code", exit_codes.FAILED), first_line(mistake)
     except BrokenPipeError:  # `| head` has read enough: the dispatcher knows
         raise
     except KeyboardInterrupt:

@@ -8,12 +8,14 @@ while it is computed with (Rajbhandari et al. 2020, ZeRO stage 3; PyTorch's ``fu
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from torch.distributed import distributed_c10d
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from lightning_nlp.tasks.base import TaskModule
 
+STARTING = timedelta(minutes=10)
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -69,13 +72,10 @@ class ModelParallel(ModelParallelStrategy):
         for name, size in (("tensor", tensor_parallel_size), ("data", data_parallel_size)):
             if size != "auto" and (not isinstance(size, int) or size < 1):
                 raise ConfigError(f"{name}_parallel_size must be a number of processes or auto, not {size}")
-        super().__init__(
-            data_parallel_size,
-            tensor_parallel_size,
-            sharded_checkpoints,
-            process_group_backend,
-            parse_duration(timeout, "timeout"),
-        )
+        self.limit = parse_duration(timeout, "timeout") or STARTING
+        # Processes that start may take longer than any message.
+        first = max(self.limit, STARTING)
+        super().__init__(data_parallel_size, tensor_parallel_size, sharded_checkpoints, process_group_backend, first)
         self.sequence_parallel, self.cpu_offload = sequence_parallel, cpu_offload
         self.gather_for_evaluation = gather_for_evaluation
         self.compute_dtype: torch.dtype | None = None
@@ -114,7 +114,13 @@ class ModelParallel(ModelParallelStrategy):
     def setup_environment(self) -> None:
         super().setup_environment()
         if self._save_distributed_checkpoint and self._saving_group is None:
-            self._saving_group = torch.distributed.new_group(backend="gloo")
+            self._saving_group = torch.distributed.new_group(backend="gloo", timeout=self._timeout)
+
+    def setup(self, trainer: Any) -> None:
+        super().setup(trainer)
+        for name in (None, "data_parallel", "tensor_parallel"):  # groups of a mesh have limits of their own
+            group = torch.distributed.group.WORLD if name is None else self.device_mesh[name].get_group()
+            distributed_c10d._set_pg_timeout(self.limit, group)
 
     # The model ----------------------------------------------------------------------------------------------------
 
