@@ -20,6 +20,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +31,19 @@ from lightning_nlp.backbone.config import TransformerConfig
 RESIDUAL_OUTPUTS = ("attention.output", "feedforward.down")
 PROJECTIONS = ("query_key_value", "query", "key_value")
 
+Around = Callable[[nn.Module], AbstractContextManager[Any]]
 Parts = list[Tensor]
 """The matrices that one fused weight holds."""
 
 
 @torch.no_grad()
-def init_weights(module: nn.Module, config: TransformerConfig) -> None:
+def init_weights(module: nn.Module, config: TransformerConfig, around: Around = nullcontext) -> None:
     """Set every parameter of ``module`` (backbone and heads) anew; also right after ``to_empty`` from the meta device.
 
     Modules that are neither linear nor embeddings set their parameters themselves, in ``reset_parameters``.
+
+    Args:
+        around: a context for each module that has parameters; inside it they must be whole.
 
     Raises:
         TypeError: a module has parameters and no ``reset_parameters``: they would stay whatever memory held.
@@ -46,18 +52,26 @@ def init_weights(module: nn.Module, config: TransformerConfig) -> None:
     outputs = [name for name, child in module.named_modules() if name.endswith(RESIDUAL_OUTPUTS)]
     additions = Counter(name.partition("layers.")[0] for name in outputs)
     for name, child in module.named_modules():
-        if isinstance(child, nn.Linear):
+        if next(child.parameters(recurse=False), None) is None:
+            continue
+        with around(child):
             share = additions[name.partition("layers.")[0]] if name.endswith(RESIDUAL_OUTPUTS) else 0
-            for part in parts_of(name, child.weight, config):
-                rule.matrix(part, name, share)
-            if child.bias is not None:
-                nn.init.zeros_(child.bias)
-        elif isinstance(child, nn.Embedding):
-            rule.embedding(child.weight, name)
-        elif next(child.parameters(recurse=False), None) is not None:
-            if not hasattr(child, "reset_parameters"):
-                raise TypeError(f"{type(child).__name__} '{name}' has parameters but no reset_parameters()")
-            child.reset_parameters()
+            init_module(name, child, rule, share, config)
+
+
+def init_module(name: str, child: nn.Module, rule: GPT2, additions: int, config: TransformerConfig) -> None:
+    """Set the parameters of one module."""
+    if isinstance(child, nn.Linear):
+        for part in parts_of(name, child.weight, config):
+            rule.matrix(part, name, additions)
+        if child.bias is not None:
+            nn.init.zeros_(child.bias)
+    elif isinstance(child, nn.Embedding):
+        rule.embedding(child.weight, name)
+    elif (reset := getattr(child, "reset_parameters", None)) is not None:
+        reset()
+    else:
+        raise TypeError(f"{type(child).__name__} '{name}' has parameters but no reset_parameters()")
 
 
 def parts_of(name: str, weight: Tensor, config: TransformerConfig) -> Parts:

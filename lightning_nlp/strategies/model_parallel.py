@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from torch import nn
 from torch.distributed import distributed_c10d
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -24,9 +25,10 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
+from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
-from lightning_nlp.backbone.parallel.layout import Pieces
+from lightning_nlp.backbone.parallel.layout import Pieces, like
 from lightning_nlp.backbone.parallel.plan import TensorParallel
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import sharded, weights
@@ -83,6 +85,7 @@ class ModelParallel(ModelParallelStrategy):
         self.pieces: dict[str, Pieces] = {}
         self._gathered = ExitStack()
         self._saving_group: Any = None
+        self._module_names: dict[int, str] = {}
 
     # Sizes --------------------------------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class ModelParallel(ModelParallelStrategy):
     # The model ----------------------------------------------------------------------------------------------------
 
     def shard(self, module: TaskModule) -> None:
-        """Deal out a module that is whole, and the same, in every process; called when it has just been built."""
+        """Deal out a module that has just been built: whole and the same in every process, or on the meta device."""
         assert module.backbone is not None
         columns, rows = self.device_mesh["tensor_parallel"], self.device_mesh["data_parallel"]
         if columns.size() > 1:
@@ -140,11 +143,32 @@ class ModelParallel(ModelParallelStrategy):
         for block in module.backbone.blocks():
             fully_shard(block, **policy)
         fully_shard(module, **policy)
+        module._apply(lambda value: torch.empty_like(value, device=self.root_device) if value.is_meta else value)
         for name in STEPS:
             register_fsdp_forward_method(module, name)
+        self._module_names = {id(child): f"{name}." for name, child in module.named_modules() if name}
         for child in module.modules():
             if isinstance(child, Metric):
                 child.process_group = self.data_group
+
+    @contextmanager
+    def whole_parameters(self, module: nn.Module) -> Iterator[None]:
+        """Inside, the module's own parameters are whole tensors to be filled; this process then keeps its part of them.
+
+        Every process fills them with the same numbers: random states are the same before training.
+        """
+        own = module._parameters
+        dealt: dict[str, Any] = {name: value for name, value in own.items() if isinstance(value, DTensor)}
+        prefix = self._module_names.get(id(module), "")
+        filled = {name: nn.Parameter(torch.empty(value.shape, dtype=value.dtype)) for name, value in dealt.items()}
+        own.update(filled)
+        try:
+            yield
+            for name, value in dealt.items():
+                pieces = self.pieces.get(f"{prefix}{name}")
+                value.detach().copy_(like(filled[name].detach(), value, pieces, self.tensor_ranks))
+        finally:
+            own.update(dealt)
 
     def sync_gradients(self, now: bool) -> None:
         """Whether the next backward pass sends gradients: only the last of an optimizer step needs to."""

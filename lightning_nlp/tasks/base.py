@@ -144,18 +144,28 @@ class TaskModule(L.LightningModule):
             raise ConfigError("backbone.vocab_size is not set and there is no tokenizer to take it from")
         if self.on_resolved is not None:
             self.on_resolved(self.config)
-        self.backbone = Transformer(self.config)
+        strategy: Any = self._trainer.strategy if self._trainer is not None else None
+        shards = hasattr(strategy, "shard")
+        # What a process will hold a part of need never be whole in it, unless weights are put in that are.
+        hollow = shards and self.initial is None and self.adapter.kind == "none"
+        with torch.device("meta"):  # also elsewhere: values that are set anew below are not worth drawing
+            self.backbone = Transformer(self.config)
         for head in self.heads.values():
             head.build(self.config)  # type: ignore[operator]
             head.tokenizer = getattr(data, "tokenizer", None)  # type: ignore[assignment]
+        if hollow:
+            choose_trained(self, self.freeze_patterns, self.trainable_patterns)
+            strategy.shard(self)
+            init_weights(self, self.config, strategy.whole_parameters)
+            return
+        self.backbone.to_empty(device="cpu")
         init_weights(self, self.config)
         attach(self.backbone, self.adapter, self.config)
         choose_trained(self, self.freeze_patterns, self.trainable_patterns)
         if self.initial is not None:
             self.initial.load_into(self, self.adapter)
-        shard = getattr(self._trainer.strategy, "shard", None) if self._trainer is not None else None
-        if shard is not None:
-            shard(self)
+        if shards:
+            strategy.shard(self)
 
     # Training -------------------------------------------------------------------------------------------------
 
