@@ -14,7 +14,7 @@ from lightning_nlp.optim.schedules import ScheduleConfig, factor
 WARMUP = 0.05
 """Warm-up where none is asked for, so that it can be seen."""
 WIDTH = 64
-LEVELS = " ▁▂▃▄▅▆▇█"
+LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def schedules(asked: list[str] | None) -> dict[str, ScheduleConfig]:
