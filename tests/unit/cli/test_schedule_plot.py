@@ -17,7 +17,7 @@ def test_every_schedule_is_a_line(capsys):
     assert title.startswith("learning rate over 500 steps")
     assert [line.split()[0] for line in lines] == list(registry.SCHEDULES)
     assert len({len(line) for line in lines}) == 1
-    assert "▃▅█" in lines[0] and lines[0].endswith("  0.040  1.000  1.000")  # 25 steps of warm-up
+    assert "▁▄▆█" in lines[0] and lines[0].endswith("  0.040  1.000  1.000")  # 25 steps of warm-up
 
 
 def test_a_curve_is_what_was_asked_for(capsys):
