@@ -43,12 +43,18 @@ OBJECTIVES = {
 OPTIMIZERS = {
     "adamw": "lightning_nlp.optim.optimizers:adamw",
     "sgd": "lightning_nlp.optim.optimizers:sgd",
+    "adafactor": "lightning_nlp.optim.adafactor:adafactor",
+    "lion": "lightning_nlp.optim.lion:lion",
+    "muon": "lightning_nlp.optim.muon:muon",
 }
 SCHEDULES = {
     "constant": "lightning_nlp.optim.schedules:constant",
     "linear": "lightning_nlp.optim.schedules:linear",
     "cosine": "lightning_nlp.optim.schedules:cosine",
     "inverse_sqrt": "lightning_nlp.optim.schedules:inverse_sqrt",
+    "polynomial": "lightning_nlp.optim.schedules:polynomial",
+    "wsd": "lightning_nlp.optim.schedules:wsd",
+    "restarts": "lightning_nlp.optim.schedules:restarts",
 }
 BUILDERS = {
     "stdlib_docs": "lightning_nlp.data.builders.stdlib_docs:build",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning_nlp import registry
@@ -42,10 +43,16 @@ DESCRIPTIONS = {
     "pair_classification": "the same for two texts",
     "adamw": "AdamW, fused (lr, weight_decay, betas, eps)",
     "sgd": "stochastic gradient descent (lr, weight_decay, momentum, nesterov)",
+    "adafactor": "Adam with a moment a row and a column (lr, weight_decay, momentum, eps, scale_parameter)",
+    "lion": "sign of a moving average, half of AdamW's state (lr, weight_decay, betas)",
+    "muon": "orthogonal updates of matrices in blocks, AdamW for the rest (as adamw; momentum, nesterov)",
     "constant": "warm-up, then the same learning rate",
     "linear": "warm-up, then a straight line to `final`",
     "cosine": "warm-up, then half a cosine to `final`",
-    "inverse_sqrt": "warm-up, then 1 / sqrt(step) (Vaswani); needs no end",
+    "inverse_sqrt": "warm-up, then 1 / sqrt(step) (Vaswani, also called Noam); needs no end",
+    "polynomial": "warm-up, then a power of what is left, to `final` (power)",
+    "wsd": "warm-up, stable, decay at the end to `final` (decay, form)",
+    "restarts": "warm-up, then down to `final` in every cycle (cycle, cycle_growth, form)",
     "bleu": "word n-grams of translations, as sacreBLEU's, 0 to 100",
     "chrf": "character n-grams of translations, as sacreBLEU's, 0 to 100; chrF++ with word_order 2",
     "ter": "edits a word, as sacreBLEU's, in percent; lower is better",
@@ -213,6 +220,28 @@ def spellings(parser: argparse.ArgumentParser) -> set[str]:
     return found
 
 
+def plot(options: argparse.Namespace) -> int:
+    """Draw schedules, as text or into a file.
+
+    Raises:
+        ConfigError: another list is asked for, or a schedule that is none.
+    """
+    from lightning_nlp.cli import schedule_plot
+
+    steps = 1000 if options.steps is None else options.steps
+    if options.what != "schedules" or options.json:
+        raise ConfigError("list: --plot draws schedules: lightning-nlp list schedules --plot [FILE.png]")
+    if steps < 1:
+        raise ConfigError(f"list: --steps must be at least 1, not {steps}")
+    found = schedule_plot.schedules(options.schedule)
+    if options.plot:
+        schedule_plot.picture(found, steps, Path(options.plot))
+        print(options.plot)
+    else:
+        print(schedule_plot.text(found, steps))
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """Print one list or all of them."""
     parser = Arguments(
@@ -220,7 +249,17 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("what", nargs="?", help=f"one of: {', '.join(LISTS)}; default: all")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    drawing = parser.add_argument_group("list schedules")
+    drawing.add_argument("--plot", nargs="?", const="", metavar="FILE.png", help="draw them; without a file, as text")
+    drawing.add_argument(
+        "--schedule", action="append", metavar="NAME[,KEY=VALUE...]", help="only this one; may be given several times"
+    )
+    drawing.add_argument("--steps", type=int, help="length of the run (default: 1000)")
     options = parser.parse_args(argv)
+    if options.plot is not None:
+        return plot(options)
+    if options.schedule or options.steps is not None:
+        raise ConfigError("list: --schedule and --steps go with --plot")
     names = [options.what] if options.what else ["tasks", "data", "backbones", "parts", *list(REGISTRIES)[2:]]
     if options.json:
         found = {name: entries(name) for name in names}

@@ -21,9 +21,11 @@ from lightning_nlp.backbone.adapters import AdapterConfig, attach
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.init import init_weights, learning_rate_scale
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.data.order.ramp import BatchRamp
 from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.optim import norms
 from lightning_nlp.optim.guard import Guard
+from lightning_nlp.optim.matrices import block_matrices
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
 from lightning_nlp.run.ranks import data_group, data_ranks
@@ -76,6 +78,7 @@ class TaskModule(L.LightningModule):
         self._window: list[Tensor] = []
         self._data_ranks = 1
         self._accumulation = 1
+        self._rows: BatchRamp | None = None
         self._given_weights = False
         self._sync: Callable[[bool], None] | None = None
 
@@ -93,13 +96,11 @@ class TaskModule(L.LightningModule):
 
     def plain_hyperparameters(self) -> dict[str, Any]:
         """Everything ``type(self)(**values)`` needs to build this module again, without data."""
-        optimizer, schedule = vars(self.optimizer_config), vars(self.schedule_config)
-        optimizer = {name: list(value) if isinstance(value, tuple) else value for name, value in optimizer.items()}
         return {
             "backbone": self.config.to_dict(),
             **self.task_hyperparameters(),
-            "optimizer": optimizer,
-            "schedule": dict(schedule),
+            "optimizer": self.optimizer_config.to_dict(),
+            "schedule": self.schedule_config.to_dict(),
             "adapter": self.adapter.to_dict(),
             "freeze": self.freeze_patterns,
             "trainable": self.trainable_patterns,
@@ -179,6 +180,10 @@ class TaskModule(L.LightningModule):
         self.memory.begin(self.trainer, data)
         tokens = getattr(data, "tokens_per_micro_batch", 1024)
         self.loss_scale = 2.0 ** round(math.log2(max(tokens, 1)))
+        self._rows = getattr(getattr(data, "batch", None), "rows", None)
+        ramp = self.schedule_config.ramp
+        if ramp != "none" and (self._rows is None or len(self._rows.stages) == 1):
+            raise ConfigError(f"schedule.ramp is {ramp}, but the batch does not grow: give data.batch_ramp")
         for optimizer in self.trainer.optimizers:
             apply_hyperparameters(optimizer, self.optimizer_config)
         if (summary := trained_summary(self)) is not None and self.trainer.is_global_zero:
@@ -209,7 +214,9 @@ class TaskModule(L.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         """Set this step's learning rate, then step with gradients normalised over the whole global batch."""
-        scale = factor(self.schedule_config, self.trainer.global_step, self.total_steps)
+        step = self.trainer.global_step
+        share = self._rows.size(step) / self._rows.final if self._rows is not None else 1.0
+        scale = factor(self.schedule_config, step, self.total_steps, share)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * scale
 
@@ -250,7 +257,8 @@ class TaskModule(L.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self, self.optimizer_config, partial(learning_rate_scale, config=self.config))
+        scale = partial(learning_rate_scale, config=self.config)
+        return build_optimizer(self, self.optimizer_config, scale, partial(block_matrices, config=self.config))
 
     @property
     def total_steps(self) -> int:

@@ -48,7 +48,9 @@ FLAGS = {
     "bad run name": (["--name", "../up"], "run name '../up' is not allowed"),
     "rows longer than the backbone": (["--data.max_length", "128"], "longer than backbone.max_length 64"),
     "unknown schedule": (["--model.schedule.name", "cosin"], "did you mean 'cosine'"),
-    "momentum with adamw": (["--model.optimizer.momentum", "0.9"], "belong to sgd"),
+    "momentum with adamw": (["--model.optimizer.momentum", "0.9"], "belongs to sgd, adafactor and muon"),
+    "decay with cosine": (["--model.schedule.decay", "5"], "schedule.decay belongs to wsd"),
+    "rule for nothing": (["--model.optimizer.groups", "[{match: atention}]"], "groups: 'atention' matches nothing"),
     "unknown sample": (["--data.path", "sample:stdlib_doc"], "did you mean 'stdlib_docs'"),
     "no duration": (["--trainer.time_budget", "soon"], "is no duration"),
     "wrong arrangement": (
@@ -61,6 +63,10 @@ FILES = {
     "misspelt key": (
         "model: {class_path: CausalLM, init_args: {backbone: {sizze: nano}}}",
         "did you mean 'model.backbone.size'",
+    ),
+    "misspelt rule": (
+        "model: {init_args: {optimizer: {groups: [{match: '*norm*', lr_scle: 2}]}}}",
+        "unknown key 'lr_scle'; did you mean 'lr_scale'",
     ),
     "duplicate key": ("trainer: {max_steps: 1}\ntrainer: {max_steps: 2}", "duplicate key 'trainer' in line 2"),
     "duplicate nested key": ("trainer:\n  max_steps: 1\n  max_steps: 2", "duplicate key 'max_steps' in line 3"),

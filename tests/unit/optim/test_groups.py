@@ -8,6 +8,8 @@ from torch import nn
 
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.errors import ConfigError
+from lightning_nlp.optim.config import ParameterRule
 from lightning_nlp.optim.groups import check_cover, parameter_groups
 
 
@@ -113,3 +115,56 @@ def test_only_the_decayed_group_shrinks():
     optimizer.step()
     torch.testing.assert_close(module.weight, before["weight"] * 0.95)
     torch.testing.assert_close(module.bias, before["bias"])
+
+
+def rule(match: str, **settings) -> ParameterRule:
+    return ParameterRule(match, **settings)
+
+
+def test_the_first_rule_that_matches_holds():
+    module = model()
+    rules = [
+        rule("first.weight", lr_scale=0.5, weight_decay=0.7),
+        rule("first", lr_scale=2.0),
+        rule("*norm*", weight_decay=0.1),
+    ]
+    groups = parameter_groups(module, 0.3, rules=rules)
+    of = {id(parameter): name for name, parameter in module.named_parameters()}
+    found = {of[id(p)]: (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert found == {
+        "embedding.weight": (1.0, 0.0),
+        "norm.weight": (1.0, 0.1),  # a rule that says so also decays what is not otherwise
+        "norm.bias": (1.0, 0.1),
+        "first.weight": (0.5, 0.7),
+        "first.bias": (2.0, 0.0),
+        "convolution.weight": (1.0, 0.3),
+        "convolution.bias": (1.0, 0.0),
+        "output.weight": (1.0, 0.3),
+    }
+    assert groups[0]["rule"] is None and groups[0]["lr_scale"] == 1.0  # what is logged: the plain learning rate
+    for group in groups:
+        assert group["param_names"] == [of[id(parameter)] for parameter in group["params"]]
+
+
+def test_a_rule_scales_the_rate_and_a_width_also_the_decay():
+    (group,) = parameter_groups(
+        nn.Linear(2, 2, bias=False), 0.3, lr_scale=lambda name: 0.25, rules=[rule("*", lr_scale=2)]
+    )
+    assert (group["lr_scale"], group["weight_decay"]) == (0.5, 1.2)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "frozen", "text"),
+    [
+        (
+            ["convolusion"],
+            (),
+            r"optimizer\.groups: 'convolusion' matches nothing; near: 'convolution\.bias', 'convolution\.weight'",
+        ),
+        (["norm"], ("norm.weight", "norm.bias"), r"optimizer\.groups: 'norm' matches nothing"),
+        (["first", "first.bias"], (), r"all that 'first\.bias' matches was matched before, by 'first': the first rule"),
+    ],
+)
+def test_a_rule_for_nothing_is_refused(patterns, frozen, text):
+    with pytest.raises(ConfigError, match=text):
+        parameter_groups(model(frozen=frozen), 0.3, rules=[rule(pattern) for pattern in patterns])

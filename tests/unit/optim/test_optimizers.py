@@ -6,11 +6,12 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
+from lightning_nlp.optim.config import OptimizerConfig
+from lightning_nlp.optim.optimizers import build_optimizer
+from lightning_nlp.optim.restoring import apply_hyperparameters
 
 
 def network() -> nn.Module:
@@ -27,10 +28,23 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"name": "adam"}, r"unknown optimizer\.name 'adam'; did you mean 'adamw'\? \(known: adamw, sgd\)"),
-        ({"name": "zzz"}, r"unknown optimizer\.name 'zzz' \(known: adamw, sgd\)"),
-        ({"momentum": 0.9}, r"optimizer\.momentum and nesterov belong to sgd, optimizer\.name is adamw"),
-        ({"nesterov": True}, r"optimizer\.momentum and nesterov belong to sgd, optimizer\.name is adamw"),
+        (
+            {"name": "adam"},
+            r"unknown optimizer\.name 'adam'; did you mean 'adamw'\? \(known: adamw, sgd, adafactor, lion, muon\)",
+        ),
+        ({"name": "zzz"}, r"unknown optimizer\.name 'zzz' \(known: adamw, "),
+        ({"momentum": 0.9}, r"optimizer\.momentum belongs to sgd, adafactor and muon, optimizer\.name is adamw"),
+        ({"nesterov": True}, r"optimizer\.nesterov belongs to sgd and muon, optimizer\.name is adamw \(null takes"),
+        (
+            {"name": "sgd", "betas": (0.8, 0.9)},
+            r"optimizer\.betas belongs to adamw, lion and muon, optimizer\.name is sgd",
+        ),
+        ({"name": "lion", "eps": 1e-7}, r"optimizer\.eps belongs to adamw, adafactor and muon"),
+        ({"scale_parameter": True}, r"optimizer\.scale_parameter belongs to adafactor, optimizer\.name is adamw"),
+        ({"name": "muon", "momentum": 0.0}, r"optimizer\.nesterov needs optimizer\.momentum"),
+        ({"groups": [{"match": ""}]}, r"optimizer\.groups: a rule's match is empty"),
+        ({"groups": [{"match": "a", "lr_scale": 0}]}, r"groups: 'a': lr_scale must be positive, not 0; model\.freeze"),
+        ({"groups": [{"match": "a", "weight_decay": -1}]}, r"groups: 'a': weight_decay must not be negative, not -1"),
         ({"name": "sgd", "nesterov": True}, r"optimizer\.nesterov needs optimizer\.momentum"),
         ({"name": "sgd", "nesterov": True, "momentum": 0.0}, r"optimizer\.nesterov needs optimizer\.momentum"),
         ({"lr": 0.0}, r"optimizer\.lr and eps must be positive"),
@@ -54,6 +68,23 @@ def test_wrong_settings_are_refused(settings, text):
 def test_settings_no_optimizer_can_work_with_are_refused(settings):
     with pytest.raises(ConfigError, match=r"optimizer\."):
         OptimizerConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("adamw", {"betas": (0.9, 0.95), "eps": 1e-8}),
+        ("sgd", {"momentum": 0.0, "nesterov": False}),
+        ("adafactor", {"momentum": 0.0, "eps": 1e-30, "scale_parameter": True}),
+        ("lion", {"betas": (0.9, 0.99)}),
+        ("muon", {"betas": (0.9, 0.95), "eps": 1e-8, "momentum": 0.95, "nesterov": True}),
+    ],
+)
+def test_each_optimizer_has_defaults_of_its_own(name, settings):
+    assert OptimizerConfig(name).settings == settings
+    # A configuration saved by an older version has AdamW's values beside every optimizer.
+    older = {"betas": [0.9, 0.95], "eps": 1e-8, "momentum": None, "nesterov": False}
+    assert OptimizerConfig(name, **older).settings.keys() == settings.keys()
 
 
 def test_betas_from_a_file_become_a_tuple():
@@ -157,29 +188,6 @@ def test_fused_where_the_device_can_and_working_where_not():
     module.weight.grad = torch.ones_like(module.weight)
     optimizer.step()
     torch.testing.assert_close(module.weight.real, torch.full((2, 2), 0.5))  # Adam's first step is lr long
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_gradients_are_clipped_without_the_loss_scale_of_fp16(name):
-    norms = {}
-    for scale in (1.0, 1024.0):
-        module = network()
-        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
-        optimizer = build_optimizer(module, OptimizerConfig(name, lr=0.1))
-
-        def closure(module=module, scaler=plugin.scaler):
-            loss = module(torch.arange(7)).square().mean()
-            scaler.scale(loss).backward()
-            return loss
-
-        def clip(*_, module=module, scale=scale):
-            norms[scale] = float(nn.utils.get_total_norm([value.grad for value in module.parameters()]))
-
-        plugin._after_closure = clip
-        shell = nn.Module()
-        shell.automatic_optimization = True
-        plugin.optimizer_step(optimizer, model=shell, closure=closure)
-    assert norms[1024.0] == pytest.approx(norms[1.0]) and norms[1.0] > 0
 
 
 @pytest.mark.parametrize(("old", "new"), [("sgd", "adamw"), ("adamw", "sgd")])
