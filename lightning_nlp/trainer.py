@@ -23,12 +23,14 @@ from lightning_nlp.callbacks.checkpoints import Checkpoints
 from lightning_nlp.callbacks.compile import CompileBlocks
 from lightning_nlp.callbacks.ema import EMA
 from lightning_nlp.callbacks.heartbeat import Heartbeats
+from lightning_nlp.callbacks.hooks import skip_empty_hooks
 from lightning_nlp.callbacks.log import MetricsLog
 from lightning_nlp.callbacks.progress import Progress
 from lightning_nlp.callbacks.random_state import RandomState
 from lightning_nlp.callbacks.recompute import Recompute
 from lightning_nlp.callbacks.samples import Samples
 from lightning_nlp.callbacks.signals import Signals
+from lightning_nlp.callbacks.step_times import StepTimes
 from lightning_nlp.callbacks.tensorboard import RunTensorBoard
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.errors import ConfigError
@@ -132,8 +134,9 @@ class Trainer(L.Trainer):
         given_callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if sum(isinstance(callback, EMA) for callback in given_callbacks) > 1:
             raise ConfigError("trainer.callbacks holds EMA twice, with different settings: there can be one average")
-        # Order matters within a step: numbers are logged, then saved, then a signal may end the run.
-        ours: list[Callback] = [RandomState(), MetricsLog(), Samples()]
+        # Order matters within a step: numbers are logged, then saved, then a signal may end the run. Samples are part
+        # of a validation, whose time the log leaves out.
+        ours: list[Callback] = [RandomState(), Samples(), MetricsLog()]
         if compile is not None:
             ours.append(CompileBlocks(compile_backend))
         if activation_checkpointing is not None:
@@ -152,6 +155,8 @@ class Trainer(L.Trainer):
         ]
         if logger is None or logger is True:
             logger = RunTensorBoard(self.run_directory.path)
+        if kwargs.get("profiler") is None:
+            kwargs["profiler"] = StepTimes()
         super().__init__(
             max_steps=-1 if max_steps is None else max_steps,
             max_epochs=-1,
@@ -225,6 +230,7 @@ class Trainer(L.Trainer):
         path = self.resolve_checkpoint(ckpt_path)
         if not isinstance(datamodule, TextDataModule):  # whose set-up does this, knowing its batches
             self.val_check_interval = self._batches_between_validations(self.max_steps or 1)
+        skip_empty_hooks(self.callbacks)  # type: ignore[attr-defined]
         try:
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
             self.background.wait()

@@ -10,6 +10,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 
 from lightning_nlp.callbacks.log import MetricsLog
+from lightning_nlp.run.units import clock, compact
 
 if TYPE_CHECKING:
     from lightning_nlp.trainer import Trainer
@@ -92,18 +93,3 @@ def trainer_log(trainer: Trainer) -> dict[str, float]:
         if isinstance(callback, MetricsLog):
             return callback.last
     return {}
-
-
-def compact(number: float) -> str:
-    """1234 -> 1.23k."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def clock(seconds: float) -> str:
-    """3725 -> 1:02:05."""
-    whole = max(round(seconds), 0)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

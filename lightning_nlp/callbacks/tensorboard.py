@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 
@@ -19,6 +22,18 @@ class RunTensorBoard(TensorBoardLogger):
         """Hide points of steps that a killed process logged beyond ``step``; before anything is written."""
         if step > 0:
             self._kwargs["purge_step"] = step + 1
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        """All scalars of a step in one event: an event each costs more than most of what is logged.
+
+        What is no number (a dictionary of several) goes Lightning's way.
+        """
+        plain = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in plain.items()]
+        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        if rest := {name: value for name, value in metrics.items() if name not in plain}:
+            super().log_metrics(rest, step)
 
     def save(self) -> None:
         """Flush events only: the run's configuration is in ``config.<verb>.yaml``."""

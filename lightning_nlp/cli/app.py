@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_nlp import registry
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.callbacks.report import Report
+from lightning_nlp.cli.instruments import add_profile, ending, tracing
 from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
 from lightning_nlp.cli.quiet import quieten
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
@@ -35,7 +36,7 @@ from lightning_nlp.tasks.base import TaskModule
 from lightning_nlp.tasks.initial import InitialWeights
 from lightning_nlp.trainer import Trainer
 
-NEVER_SAVED = ("run", "name", "root", "overwrite", "init_from", "ckpt_path", "input", "output", "config")
+NEVER_SAVED = ("run", "name", "root", "overwrite", "init_from", "ckpt_path", "input", "output", "config", "profile")
 RANK_MARK = "LIGHTNING_NLP_RUN"
 """Set by the launching process for the ranks it starts: they replay its command line and must not decide again."""
 
@@ -89,6 +90,7 @@ class CommandLine(LightningCLI):
             parser.add_argument("--root", type=str, default="runs", help="where new runs are made")
             parser.add_argument("--overwrite", action="store_true", help="delete a run of the same name and start anew")
             parser.add_argument("--init_from", type=str | None, help="run or checkpoint to take weights from")
+            add_profile(parser)
         if self.verb == "predict":
             parser.add_argument(
                 "--input", type=str | None, help="texts: a file, a folder, hf:NAME (default: test split)"
@@ -215,8 +217,8 @@ class CommandLine(LightningCLI):
         config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(self.run.path)}
         if self.verb != "fit":
             config["logger"] = False  # the curves in the run are those of its training
-        if self.verb == "fit":
-            config["callbacks"] = [*(config["callbacks"] or []), SaveConfig(self.save_config)]
+        else:
+            config["callbacks"] = [*(config["callbacks"] or []), SaveConfig(self.save_config), *tracing(self.settings)]
         if self.verb in SPLITS:
             config["callbacks"] = [*(config["callbacks"] or []), Report()]
         if self.verb == "predict":
@@ -262,7 +264,7 @@ class CommandLine(LightningCLI):
         if self.checkpoint is not None and step == before:
             self.say(f"run {self.run_path} is finished: {step} steps done")
         else:
-            self.say(f"finished at step {step}: {self.run_path} ({self.datamodule.summary()})")
+            self.say(f"finished at step {step}: {self.run_path} ({self.datamodule.summary()}){ending(self.trainer)}")
 
     def validate(self, **kwargs: Any) -> None:
         self._evaluate("validate", kwargs)

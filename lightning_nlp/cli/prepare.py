@@ -113,7 +113,7 @@ class Progress:
         if now - self.shown < (0.1 if terminal else 5.0) and rows != of:
             return
         self.shown = now
-        from lightning_nlp.callbacks.progress import clock, compact
+        from lightning_nlp.run.units import clock, compact
 
         seconds = max(now - self.started, 1e-6)
         left = "" if of is None else f"  {clock(seconds / rows * (of - rows))} left of this split"

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
@@ -32,10 +31,11 @@ from lightning_nlp.run.ranks import data_group, data_ranks
 from lightning_nlp.tasks.adapting import choose_trained, trained_summary
 from lightning_nlp.tasks.head import Head
 from lightning_nlp.tasks.initial import FREE, InitialWeights
+from lightning_nlp.tasks.light_module import LightModule
 from lightning_nlp.tasks.memory import Memory
 
 
-class TaskModule(L.LightningModule):
+class TaskModule(LightModule):
     """Owns the backbone once, and the heads. Tasks are this class with one head, named for the command line.
 
     Args:
