@@ -104,7 +104,7 @@ class Worker:
             return
         self._beaten_at = time.monotonic()
         mine = self._study.claims.beat(self._presence.name)
-        for active in [each for each in self._active if each.claim.number not in mine]:
+        for active in [each for each in self._active if each.claim.key not in mine]:
             self._say(f"configuration {active.claim.number} was taken over by another worker")
             active.stop(at_once=True)
             self._active.remove(active)
@@ -147,7 +147,7 @@ class Worker:
         self._active.remove(active)
         self._asked_at = float("-inf")
         if state == "stopped":
-            self._study.claims.release(active.claim.number, self._presence.name)
+            self._study.claims.release(active.claim.key, self._presence.name)
             return
         self._study.finish(active.claim, state, active.value(), self._presence.name)
         if state == "failed":

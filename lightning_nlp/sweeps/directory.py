@@ -152,7 +152,7 @@ def open_directory(directory: SweepDirectory) -> Opened:
         ConfigError: there is none, it is of another version, or its files were changed by hand.
     """
     facts = directory.read_facts()
-    sweep = read_sweep(directory.file)
+    sweep = read_sweep(directory.file, directory.path.resolve().name)
     now = identity(sweep, directory.base_files())
     changed = changes(facts["identity"], now)
     if changed:

@@ -116,13 +116,17 @@ class Sweep:
         return [each for each in self.parameters if each.kind in kinds and each.role == "search"]
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, name: str | None = None) -> Sweep:
     """Read and check a file.
+
+    Args:
+        path: of the YAML.
+        name: where the file gives none (default: the file's stem).
 
     Raises:
         ConfigError: one line naming the key, with the nearest right one.
     """
-    return parse_sweep(yaml_file.read(path), path.stem)
+    return parse_sweep(yaml_file.read(path), name or path.stem)
 
 
 def parse_sweep(raw: dict[str, Any], name: str) -> Sweep:

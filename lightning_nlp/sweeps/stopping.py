@@ -33,7 +33,7 @@ def judge(study: optuna.Study, trial: optuna.Trial, step: int) -> bool:
         decision = judge_again(study, frozen, before["before"])
     else:
         trial.set_user_attr(JUDGED, {"step": step, "before": frozen.system_attrs})
-        decision = trial.should_prune()
+        decision = bool(trial.should_prune())  # numpy's, of some pruners
     trial.set_user_attr(JUDGED, {"step": step, "prune": decision})
     return decision
 

@@ -39,9 +39,10 @@ STATES = {
 
 @dataclass
 class Claim:
-    """A configuration that this worker runs: all its replicates."""
+    """A configuration that this worker runs: all its replicates. ``key`` is what was claimed, ``number`` its place."""
 
     trial: optuna.Trial
+    key: int
     number: int
     cell: str
     settings: Settings
@@ -132,12 +133,10 @@ class Study:
 
     def try_again(self) -> int:
         """Put configurations that failed back into the queue; returns how many."""
-        failed = [cell for cell in self.cells() if cell.state == "failed"]
-        old = {trial.number: trial for trial in self._trials()}
-        for cell in failed:
-            trial = old[cell.number]
-            self._study.enqueue_trial(trial.params, {"settings": cell.settings, "cell": cell.cell})
-            self._storage.set_trial_user_attr(trial._trial_id, "superseded", True)
+        failed = [trial for trial in self._counted() if trial.state == TrialState.FAIL]
+        for trial in failed:
+            kept = {name: trial.user_attrs[name] for name in ("settings", "cell")}
+            self._study.enqueue_trial(trial.params, {**kept, "number": number_of(trial)})
         return len(failed)
 
     # Work -------------------------------------------------------------------------------------------------------
@@ -199,13 +198,12 @@ class Study:
     def _searched(self, worker: str) -> Claim | None:
         cap = min(self.sweep.run_cap or 1, space.size(self.sweep))
         for _ in range(SAME_AGAIN):
-            counted = [trial for trial in self._trials() if not uncounted(trial)]
-            if len(counted) >= cap:
+            if len(self._counted()) >= cap:
                 return None
             trial = self._study.ask()
             if not self.claims.take(trial.number, worker):
                 return None
-            earlier = [each for each in self._trials() if each.number < trial.number and not uncounted(each)]
+            earlier = [each for each in self._counted() if each.number < trial.number]
             if len(earlier) >= cap:  # another worker asked at the same moment
                 return self._drop(trial)
             self._choose(trial)
@@ -228,7 +226,12 @@ class Study:
         frozen = self._storage.get_trial(trial._trial_id)
         attributes = frozen.user_attrs
         return Claim(
-            trial, trial.number, attributes["cell"], attributes["settings"], set(frozen.intermediate_values)
+            trial,
+            trial.number,
+            number_of(frozen),
+            attributes["cell"],
+            attributes["settings"],
+            set(frozen.intermediate_values),
         )
 
     def _drop(self, trial: optuna.Trial) -> None:
@@ -253,15 +256,15 @@ class Study:
         told = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[state]
         with contextlib.suppress(UpdateFinishedTrialError):
             self._study.tell(claim.trial, value if state == "done" else None, told, skip_if_finished=True)
-        self.claims.release(claim.number, worker)
+        self.claims.release(claim.key, worker)
 
     # What there is ----------------------------------------------------------------------------------------------
 
     def cells(self) -> list[Cell]:
         """All configurations that were chosen, in their order; each once."""
         found = []
-        for trial in self._trials():
-            if uncounted(trial) or "settings" not in trial.user_attrs:
+        for trial in self._counted():
+            if "settings" not in trial.user_attrs:
                 continue
             records = {
                 name.removeprefix("trial:"): value
@@ -275,7 +278,7 @@ class Study:
             attributes = trial.user_attrs
             found.append(
                 Cell(
-                    trial.number,
+                    number_of(trial),
                     attributes["cell"],
                     attributes["settings"],
                     state,
@@ -295,7 +298,7 @@ class Study:
 
         Empty where fewer than four configurations are done, or nothing varies.
         """
-        done = [trial for trial in self._trials() if trial.state == TrialState.COMPLETE and not uncounted(trial)]
+        done = [trial for trial in self._counted() if trial.state == TrialState.COMPLETE]
         names = [name for name, known in sampling.distributions(self.sweep).items() if not known.single()]
         if len(done) < 4 or not names:
             return {}
@@ -313,10 +316,18 @@ class Study:
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
+    def _counted(self) -> list[FrozenTrial]:
+        """One entry for each configuration: the latest, where one that failed was put back into the queue."""
+        found: dict[Any, FrozenTrial] = {}
+        for trial in self._trials():
+            if "dropped" not in trial.user_attrs and "same_as" not in trial.user_attrs:
+                found[trial.user_attrs.get("cell", trial.number)] = trial
+        return sorted(found.values(), key=number_of)
 
-def uncounted(trial: FrozenTrial) -> bool:
-    """True for entries of the database that stand for no configuration of their own."""
-    return any(name in trial.user_attrs for name in ("dropped", "same_as", "superseded"))
+
+def number_of(trial: FrozenTrial) -> int:
+    """Its place in the order in which configurations were chosen."""
+    return int(trial.user_attrs.get("number", trial.number))
 
 
 def open_storage(url: str) -> RDBStorage:
