@@ -81,25 +81,28 @@ def planned(sweep: Any) -> list[str]:
     """Lines of a dry run: every configuration, or what bayes may choose from."""
     from lightning_nlp.sweeps import space
     from lightning_nlp.sweeps.parameters import plain
-    from lightning_nlp.sweeps.results import aligned
+    from lightning_nlp.sweeps.results import aligned, short_names
 
     replicates = 1 if sweep.replicate is None else len(sweep.replicate.values)
     each = f" x {replicates} replicates ({sweep.replicate.key})" if sweep.replicate is not None else ""
+    constants = [f"{part.key} = {plain(part.values[0])}" for part in sweep.of_kind("value")]
+    everywhere = [f"  in all of them: {', '.join(constants)}"] if constants else []
     if sweep.method == "bayes":
         rows = [
             [part.key, f"{plain(part.low)} to {plain(part.high)}" if part.kind == "range" else plain(list(part.values))]
             for part in sweep.of_kind("values", "range")
         ]
         lines = [f"sweep {sweep.name} (bayes): up to {sweep.run_cap} configurations{each}, chosen as it goes from"]
-        return [*lines, aligned(["parameter", "values"], rows)]
+        return [*lines, aligned(["parameter", "values"], rows), *everywhere]
     found = space.plan(sweep)
-    columns = list(dict.fromkeys(key for settings in found for key in settings))
+    columns = space.varied(sweep)
+    names = short_names(columns)
     table = [
         [str(number), *(plain(settings[key]) if key in settings else "" for key in columns)]
         for number, settings in enumerate(found)
     ]
     lines = [f"sweep {sweep.name} ({sweep.method}): {len(found)} configurations{each} = {len(found) * replicates} trials"]
-    return [*lines, aligned(["#", *columns], table)]
+    return [*lines, aligned(["#", *(names[key] for key in columns)], table), *everywhere]
 
 
 def resume_sweep(options: Any) -> int:

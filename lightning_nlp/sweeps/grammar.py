@@ -32,7 +32,7 @@ CAUSES = ("preempted", "killed", "host_oom", "stalled")
 KEYS = (
     "name description method metric run_cap seed base program parameters trials early_terminate retries launcher storage"
 ).split()
-RESERVED = ("run", "name", "root", "overwrite", "config", "c", "print_config", "help", "ckpt_path")
+RESERVED = ("run", "name", "root", "overwrite", "config", "print_config", "help", "ckpt_path")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

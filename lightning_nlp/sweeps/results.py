@@ -119,7 +119,8 @@ def summary(results: Results) -> str:
     sweep, counts = results.opened.sweep, results.counts()
     states = ", ".join(f"{counts[state]} {state}" for state in ledger.STATES if counts[state])
     replicates = f" x {len(sweep.replicate.values)} replicates" if sweep.replicate is not None else ""
-    return f"{len(results.configurations)} configurations{replicates}: {states or 'nothing yet'}"
+    count = len(results.configurations)
+    return f"{count} configuration{'s' * (count != 1)}{replicates}: {states or 'nothing yet'}"
 
 
 def value_text(each: Configuration) -> str:

@@ -98,10 +98,11 @@ def test_what_does_not_listen_is_ended_before_its_trial_goes_on(tmp_path):
     worker.wait()
     time.sleep(0.3)
     (left,) = alive(root / "toy")  # it ignores the signal that came with the death of its sweep
-    assert sweep("resume", root / "toy") == 1
+    assert sweep("resume", root / "toy") == 0
     assert not Path(f"/proc/{left}").exists() and not alive(root / "toy")
     (trial,) = results(root / "toy").trials
-    assert [attempt["kind"] for attempt in trial.attempts][0] == "lost"
+    assert [attempt["kind"] for attempt in trial.attempts] == ["lost", "done"]
+    assert steps_of(root / "toy")[trial.trial] == [1, 2, 3, 4]
 
 
 def test_one_controller_at_a_time_and_workers_may_join(tmp_path, capsys):
@@ -121,9 +122,10 @@ def test_one_controller_at_a_time_and_workers_may_join(tmp_path, capsys):
 
 
 def test_a_worker_takes_over_what_a_dead_one_ran(tmp_path):
-    path, root = write(tmp_path, **SLOW), tmp_path / "sweeps"
+    long = {**SLOW["parameters"], "steps": {"value": 20}, "sleep": {"value": 0.2}}
+    path, root = write(tmp_path, **{**SLOW, "parameters": long}), tmp_path / "sweeps"
     first = process("run", path, "--root", root)
-    until(lambda: lines(root / "toy") >= 2)
+    until(lambda: (root / "toy/study.db").exists() and alive(root / "toy"))
     second = process("worker", root / "toy")
     until(lambda: len(alive(root / "toy")) == 2)
     first.kill()
