@@ -90,26 +90,26 @@ class Run:
         if self.process is not None:
             self.process.kill()
 
-    def follow(self) -> bool:
-        """Look after it; True when its process has just ended."""
+    def look(self) -> Ended | None:
+        """Look after the process; how it ended, when it just has."""
         self.read()
         if self.process is None:
-            return False
+            return None
         ended = self.process.poll()
-        if ended is None:
-            if self.curve.diverged_at is not None:
-                self.ask("diverged")
-            timeout = self._opened.sweep.launcher.timeout
-            if timeout is not None and self.seconds > timeout:
-                self.ask("timeout")
-            if self.asked and time.monotonic() > self._kill_at:
-                self.process.kill()
-            return False
-        self.read()  # what it wrote between the last look and its end
-        self._end(ended)
-        return True
+        if ended is not None:
+            self.read()  # what it wrote between the last look and its end
+            return ended
+        if self.curve.diverged_at is not None:
+            self.ask("diverged")
+        timeout = self._opened.sweep.launcher.timeout
+        if timeout is not None and self.seconds > timeout:
+            self.ask("timeout")
+        if self.asked and time.monotonic() > self._kill_at:
+            self.process.kill()
+        return None
 
-    def _end(self, ended: Ended) -> None:
+    def end(self, ended: Ended) -> None:
+        """Write down how it ended."""
         sweep, trial = self._opened.sweep, self.trial
         found = outcome(ended, self.curve, sweep.metric, self.directory)
         trial.attempts[-1] |= {
@@ -202,10 +202,12 @@ class Active:
 
     def follow(self) -> str | None:
         """Look after all trials; returns how the configuration ended: done, pruned, failed, stopped, or None."""
-        for run in self.runs:
-            if run.follow() and run.trial.kind == "configuration":
+        ended = [(run, how) for run in self.runs if (how := run.look()) is not None]
+        self._judge()  # before anything is written down: a trial may have come to its end in this very moment
+        for run, how in ended:
+            run.end(how)
+            if run.trial.kind == "configuration":
                 self._same_mistake(run.trial)
-        self._judge()
         if any(run.process is not None for run in self.runs):
             return None
         states = {run.trial.state for run in self.runs}

@@ -44,11 +44,11 @@ class Parameter:
         return "log" in self.distribution
 
     def settle(self, raw: float) -> int | float:
-        """A point of the range as the value that is set: whole, or a multiple of ``q``, where asked for."""
+        """A point of the range as the value that is set: whole, a multiple of ``q``, or of six digits."""
         if self.distribution == "int_uniform":
             return round(raw)
         if self.q is None:
-            return raw
+            return min(max(float(f"{raw:.6g}"), self.low), self.high)
         steps = round(raw / self.q) * self.q
         low, high = math.ceil(self.low / self.q) * self.q, math.floor(self.high / self.q) * self.q
         value = min(max(steps, low), high)
@@ -62,7 +62,7 @@ class Parameter:
             return source.randint(int(self.low), int(self.high))
         if self.log:
             raw = math.exp(source.uniform(math.log(self.low), math.log(self.high)))
-            return self.settle(min(max(raw, self.low), self.high))
+            return self.settle(raw)
         return self.settle(source.uniform(self.low, self.high))
 
     def probes(self) -> tuple[Any, ...]:

@@ -78,7 +78,7 @@ def robust_limits(axes: Any, values: list[float], results: Results) -> None:
         return
     best, far = ordered[0], ordered[int(0.92 * (len(ordered) - 1))]
     pad = 0.05 * (far - best)
-    if pad:
+    if pad and abs(ordered[-1] - best) > 2 * abs(far - best):
         axes.set_ylim(*sorted((best - pad, far + pad)))
 
 
@@ -113,13 +113,14 @@ def panel(axes: Any, key: str, done: list[Configuration]) -> None:
         places = [float(value) for value in values]
         if min(places) > 0 and max(places) / min(places) >= 8:
             axes.set_xscale("log")
-            if len(set(places)) <= 6:
-                axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
-                axes.minorticks_off()
+        if len(set(places)) <= 6:
+            axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
+            axes.minorticks_off()
     else:
         names = list(dict.fromkeys(str(value) for value in values))
         places = [float(names.index(str(value))) for value in values]
         axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
+        axes.set_xlim(-0.5, len(names) - 0.5)
     for state in ("pruned", "done"):
         chosen = [(place, each) for place, each in zip(places, shown, strict=True) if each.state == state]
         for place, each in chosen:
@@ -146,21 +147,29 @@ def quality_and_cost(pyplot: Any, results: Results) -> Any:
     if len(points) < 2:
         return None
     figure, axes = pyplot.subplots(figsize=(6.4, 3.4))
+    unit, hours = time_unit(max(cost(each) for each in points))
     for state in ("pruned", "failed", "done"):
         chosen = [each for each in points if each.state == state]
         if chosen:
             mark = "x" if state == "pruned" else "o"
-            places = [cost(each) for each in chosen]
+            places = [cost(each) / hours for each in chosen]
             axes.scatter(places, [each.value for each in chosen], s=22, marker=mark, color=COLOURS[state], label=state)
-    costs = [cost(each) for each in points]
+    costs = [cost(each) / hours for each in points]
     if max(costs) / min(costs) > 20:
         axes.set_xscale("log")
     else:
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.06 * max(costs))
     axes.legend(frameon=False)
-    axes.set_xlabel(f"{cost_unit(results)} of a configuration (all its trials and attempts)")
+    axes.set_xlabel(f"{cost_unit(results)} {unit} of a configuration (all its trials and attempts)")
     axes.set_ylabel(results.opened.sweep.metric.name)
     return figure
+
+
+def time_unit(most: float) -> tuple[str, float]:
+    """A unit in which so many hours read well, and how many hours it has."""
+    if most >= 1:
+        return "hours", 1.0
+    return ("minutes", 1 / 60) if most >= 1 / 60 else ("seconds", 1 / 3600)
 
 
 def cost(each: Configuration) -> float:
@@ -169,4 +178,4 @@ def cost(each: Configuration) -> float:
 
 
 def cost_unit(results: Results) -> str:
-    return "GPU hours" if any(trial.gpus for trial in results.trials) else "CPU hours"
+    return "GPU" if any(trial.gpus for trial in results.trials) else "CPU"

@@ -12,7 +12,7 @@ from lightning_nlp.run.files import write_text
 from lightning_nlp.sweeps import keys, space
 from lightning_nlp.sweeps.active import command_of
 from lightning_nlp.sweeps.hparams import write_hparams
-from lightning_nlp.sweeps.plots import cost, cost_unit, pictures
+from lightning_nlp.sweeps.plots import cost, cost_unit, pictures, time_unit
 from lightning_nlp.sweeps.report_html import page
 from lightning_nlp.sweeps.results import Configuration, Results, failures, rows, summary, value_text
 
@@ -68,13 +68,14 @@ def facts(results: Results) -> list[tuple[str, str]]:
     """What a reader has to know to judge the numbers."""
     sweep, ranked = results.opened.sweep, results.ranked()
     total = sum(cost(each) for each in results.configurations)
+    unit, hours = time_unit(total)
     of = "its last value in a run" if sweep.metric.of == "last" else "its best value in a run, which flatters noisy ones"
     found = [
         ("sweep", f"{sweep.name}{': ' + sweep.description if sweep.description else ''}"),
         ("method", f"{sweep.method}, seed {sweep.seed}"),
         ("metric", f"{sweep.metric.name}, {sweep.metric.goal}d; {of}"),
         ("trials", summary(results)),
-        ("cost", f"{total:.3g} {cost_unit(results)}"),
+        ("cost", f"{total / hours:.3g} {cost_unit(results)} {unit}"),
     ]
     if sweep.replicate is not None:
         found.append(("replicates", f"{sweep.replicate.key}: means, ± half of the 95 % t-interval"))

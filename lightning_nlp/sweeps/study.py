@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy as sa
@@ -24,8 +26,11 @@ from lightning_nlp.sweeps.ledger import VERSION
 from lightning_nlp.sweeps.space import Settings
 from lightning_nlp.sweeps.stopping import judge, pruner
 
+T = TypeVar("T")
 BUSY = 60
 """Seconds to wait for a SQLite file that another process writes to."""
+TOGETHER = 20
+"""How often to try again where workers that start at the same moment are in each other's way."""
 SAME_AGAIN = 50
 """After so many configurations in a row that were known already, a search is over."""
 STATES = {
@@ -80,8 +85,8 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self._base, self.url = sweep, base, url
         with self.reachable():
-            storage = open_storage(url)
-            self._study = open_study(sweep, storage)
+            storage = together(lambda: open_storage(url))
+            self._study = together(lambda: open_study(sweep, storage))
             self.claims = Claims(storage.engine, sweep.name)
             self._check(identity)
 
@@ -340,6 +345,19 @@ def open_storage(url: str) -> RDBStorage:
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}})
     driver = url.replace("postgresql://", "postgresql+psycopg://", 1)
     return RDBStorage(driver, engine_kwargs={"pool_pre_ping": True})
+
+
+def together(make: Callable[[], T]) -> T:
+    """Call ``make`` again when another worker makes the same tables, or the same study, at the same moment."""
+    for _ in range(TOGETHER):
+        try:
+            return make()
+        except (sa.exc.DBAPIError, StorageInternalError) as error:
+            words = cause(error)
+            if not any(sign in words for sign in ("already exists", "duplicate key", "UNIQUE constraint")):
+                raise
+        time.sleep(0.2 + 0.3 * random.random())
+    return make()
 
 
 def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
