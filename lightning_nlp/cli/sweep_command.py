@@ -65,9 +65,8 @@ def run_sweep(options: Any) -> int:
     sweep = read_sweep(options.sweep)
     base = directory.base_of(sweep)
     target = options.root / sweep.name
-    if target.exists() and not options.overwrite and not options.dry_run:
-        if (target / "sweep.json").exists():
-            raise ConfigError(f"sweep '{target}' exists: go on with `lightning-nlp sweep resume {target}`")
+    if (target / "sweep.json").exists() and not options.overwrite and not options.dry_run:
+        raise ConfigError(f"sweep '{target}' exists: go on with `lightning-nlp sweep resume {target}`")
     keys.check(sweep, base, Path.cwd())
     if options.dry_run:
         print("\n".join(planned(sweep)))
@@ -101,7 +100,9 @@ def planned(sweep: Any) -> list[str]:
         [str(number), *(plain(settings[key]) if key in settings else "" for key in columns)]
         for number, settings in enumerate(found)
     ]
-    lines = [f"sweep {sweep.name} ({sweep.method}): {len(found)} configurations{each} = {len(found) * replicates} trials"]
+    lines = [
+        f"sweep {sweep.name} ({sweep.method}): {len(found)} configurations{each} = {len(found) * replicates} trials"
+    ]
     return [*lines, aligned(["#", *(names[key] for key in columns)], table), *everywhere]
 
 

@@ -1,4 +1,4 @@
-"""A process that has `fit` read command lines and tells what it said: one import of the libraries for many questions."""
+"""A process that has `fit` read command lines and tells what it said: many questions for one import of libraries."""
 
 from __future__ import annotations
 

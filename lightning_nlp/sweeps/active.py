@@ -133,9 +133,7 @@ class Run:
         elif self.asked == "timeout":
             limit = sweep.launcher.timeout or 0
             trial.state, trial.kind, trial.reason = "failed", "timeout", f"longer than {limit:g} s"
-        elif self.asked == "stopped" and found.kind in ("preempted", "killed"):
-            trial.state = "waiting"
-        elif self._again(found.kind):
+        elif (self.asked == "stopped" and found.kind in ("preempted", "killed")) or self._again(found.kind):
             trial.state = "waiting"
         else:
             trial.state = "failed"

@@ -1,4 +1,4 @@
-"""A worker: takes configurations from the study, runs their trials in its slots, and writes down what became of them."""
+"""A worker: takes configurations from the study, runs their trials in its slots, writes down what became of them."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class Worker:
 
     def _claimed(self) -> Run | None:
         """The first trial of a configuration that is new here, if there is one."""
+        directory = self._opened.directory.path
         while True:
-            directory = self._opened.directory.path
             claim = self._study.next(
                 self._presence.name,
                 is_dead=lambda name: is_dead(directory, name),

@@ -191,8 +191,8 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
         changed.append("storage")
     if changed:
         raise ConfigError(
-            f"'{target}' was edited since '{directory.path}' began: {', '.join(changed)}; only run_cap, retries, launcher "
-            "and description may change: give the new one another name"
+            f"'{target}' was edited since '{directory.path}' began: {', '.join(changed)}; only run_cap, retries, "
+            "launcher and description may change: give the new one another name"
         )
     if target.read_text(encoding="utf-8") != directory.file.read_text(encoding="utf-8"):
         write_text(directory.file, target.read_text(encoding="utf-8"))

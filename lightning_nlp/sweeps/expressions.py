@@ -78,7 +78,9 @@ class Expression:
             for argument in node.args:
                 self._check(argument)
             return None
-        raise ConfigError(f"'{ast.unparse(node)}' is not allowed: only numbers, variables, + - * / // % ** and functions")
+        raise ConfigError(
+            f"'{ast.unparse(node)}' is not allowed: only numbers, variables, + - * / // % ** and functions"
+        )
 
     def __call__(self, values: Mapping[str, Any]) -> int | float:
         """The value, given one for every variable.

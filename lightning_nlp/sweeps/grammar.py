@@ -29,9 +29,22 @@ STOPPING = {
 """Kinds of early termination and their keys."""
 CAUSES = ("preempted", "killed", "host_oom", "stalled")
 """Ends of a process that say nothing about its configuration, so that it may be started again."""
-KEYS = (
-    "name description method metric run_cap seed base program parameters trials early_terminate retries launcher storage"
-).split()
+KEYS = [
+    "name",
+    "description",
+    "method",
+    "metric",
+    "run_cap",
+    "seed",
+    "base",
+    "program",
+    "parameters",
+    "trials",
+    "early_terminate",
+    "retries",
+    "launcher",
+    "storage",
+]
 RESERVED = ("run", "name", "root", "overwrite", "config", "print_config", "help", "ckpt_path")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -283,7 +296,9 @@ def parse_storage(url: str) -> str:
     if url.startswith(("postgresql://", "sqlite:///")):
         return url
     if "://" in url:
-        raise ConfigError(f"storage: '{url.partition('://')[0]}' is not supported: use postgresql:// or a file (SQLite)")
+        raise ConfigError(
+            f"storage: '{url.partition('://')[0]}' is not supported: use postgresql:// or a file (SQLite)"
+        )
     return f"sqlite:///{url}"
 
 

@@ -50,7 +50,8 @@ def write_hparams(results: Results, directory: Path) -> None:
             value = Summary.Value(tag=sweep.metric.name, simple_value=trial.value)
             events.append((trial.step, Summary(value=[value])))
         end = plugin_data_pb2.SessionEndInfo(
-            status=STATUS[trial.state], end_time_secs=trial.attempts[-1]["started"] + trial.attempts[-1].get("seconds", 0)
+            status=STATUS[trial.state],
+            end_time_secs=trial.attempts[-1]["started"] + trial.attempts[-1].get("seconds", 0),
         )
         content = plugin_data_pb2.HParamsPluginData(session_end_info=end, version=metadata.PLUGIN_DATA_VERSION)
         if trial.ended:

@@ -1,4 +1,4 @@
-"""What is known of a trial: one JSON file in its directory, readable without a database. A trial is one run of `fit`."""
+"""What is known of a trial (one run of `fit`): a JSON file in its directory, readable without a database."""
 
 from __future__ import annotations
 

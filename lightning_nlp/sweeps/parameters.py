@@ -89,7 +89,9 @@ def parse_parameter(key: str, raw: Any, method: str) -> Parameter:
     if role not in ("search", "replicate"):
         hint = nearest(str(role), ["search", "replicate"])
         raise ConfigError(f"{where}.role must be one of search, replicate, got '{role}'{hint}")
-    given = [name for name in ("value", "values", "expr") if name in raw] + ["min and max"] * ("min" in raw or "max" in raw)
+    given = [name for name in ("value", "values", "expr") if name in raw] + ["min and max"] * (
+        "min" in raw or "max" in raw
+    )
     if len(given) != 1:
         what = " and ".join(given) if given else "none"
         raise ConfigError(f"{where} needs one of value, values, min and max, expr; got {what}")
@@ -148,7 +150,7 @@ def parse_range(key: str, raw: dict[str, Any], name: str) -> Parameter:
         value = raw.get(part)
         if value is None and part == "q":
             continue
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             raise ConfigError(f"{where}.{part} must be a number, got {plain(value)}")
         if name == "int_uniform" and type(value) is not int:
             raise ConfigError(f"{where}.{part} must be a whole number for int_uniform, got {plain(value)}")

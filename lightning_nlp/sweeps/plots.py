@@ -1,4 +1,4 @@
-"""Pictures of a sweep as SVG text: learning curves, importance of parameters, quality against cost, one per parameter."""
+"""Pictures of a sweep as SVG text: learning curves, the metric by parameter, importance, quality against cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def pictures(results: Results) -> dict[str, str]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "sweep"}
+    style: dict[Any, Any] = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": "sweep",
+    }
     with pyplot.rc_context({**style, "axes.grid": True, "grid.color": "#e6e9ec", "axes.axisbelow": True}):
         made = {
             "Learning curves": drawn(pyplot, learning_curves, results),
@@ -125,7 +130,9 @@ def panel(axes: Any, key: str, done: list[Configuration]) -> None:
         chosen = [(place, each) for place, each in zip(places, shown, strict=True) if each.state == state]
         for place, each in chosen:
             mark = "o" if state == "done" else "x"
-            axes.errorbar([place], [each.value], [each.interval or 0.0], fmt=mark, color=COLOURS[state], markersize=4, capsize=2)
+            axes.errorbar(
+                [place], [each.value], [each.interval or 0.0], fmt=mark, color=COLOURS[state], markersize=4, capsize=2
+            )
 
 
 def importances(pyplot: Any, results: Results) -> Any:

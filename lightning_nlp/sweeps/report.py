@@ -43,7 +43,8 @@ def write_report(results: Results) -> list[str]:
 def write_best(results: Results, best: Configuration) -> list[str]:
     """``best.yaml``, complete and ready for ``fit -c``; made once for each best configuration."""
     opened, path = results.opened, results.opened.directory.best
-    head = f"# Configuration {best.number} of the sweep {opened.sweep.name}: {opened.sweep.metric.name} {value_text(best)}\n"
+    score = f"{opened.sweep.metric.name} {value_text(best)}"
+    head = f"# Configuration {best.number} of the sweep {opened.sweep.name}, trial {best.trials[0].trial}: {score}\n"
     settings = best.trials[0].settings
     if not path.is_file() or not path.read_text(encoding="utf-8").startswith(head):
         if opened.sweep.program:
@@ -61,7 +62,9 @@ def write_best(results: Results, best: Configuration) -> list[str]:
 def settings_text(results: Results, each: Configuration) -> str:
     """What was varied, and its values."""
     shown = {key: each.settings[key] for key in space.varied(results.opened.sweep) if key in each.settings}
-    return ", ".join(f"{key} = {value if isinstance(value, str) else space.canonical(value)}" for key, value in shown.items())
+    return ", ".join(
+        f"{key} = {value if isinstance(value, str) else space.canonical(value)}" for key, value in shown.items()
+    )
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
@@ -69,7 +72,9 @@ def facts(results: Results) -> list[tuple[str, str]]:
     sweep, ranked = results.opened.sweep, results.ranked()
     total = sum(cost(each) for each in results.configurations)
     unit, hours = time_unit(total)
-    of = "its last value in a run" if sweep.metric.of == "last" else "its best value in a run, which flatters noisy ones"
+    of = (
+        "its last value in a run" if sweep.metric.of == "last" else "its best value in a run, which flatters noisy ones"
+    )
     found = [
         ("sweep", f"{sweep.name}{': ' + sweep.description if sweep.description else ''}"),
         ("method", f"{sweep.method}, seed {sweep.seed}"),
@@ -87,7 +92,12 @@ def facts(results: Results) -> list[tuple[str, str]]:
     if len(ranked) > 1 and (line := close_call(ranked)):
         found.append(("beside it", line))
     if sweep.replicate is None and len(ranked) > 2:
-        found.append(("note", f"the best of {len(ranked)} single runs is better than it will be again: repeat it with other seeds"))
+        found.append(
+            (
+                "note",
+                f"the best of {len(ranked)} single runs is better than it will be again: repeat it with other seeds",
+            )
+        )
     return found
 
 
@@ -141,7 +151,19 @@ def as_csv(results: Results) -> str:
     names = list(dict.fromkeys(key for trial in results.trials for key in trial.settings))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    more = ["state", "value", "step", "tokens", "code", "kind", "reason", "attempts", "seconds", "cpu_seconds", "directory"]
+    more = [
+        "state",
+        "value",
+        "step",
+        "tokens",
+        "code",
+        "kind",
+        "reason",
+        "attempts",
+        "seconds",
+        "cpu_seconds",
+        "directory",
+    ]
     writer.writerow(["number", "cell", "trial", *names, *more])
     for trial in results.trials:
         fixed = [trial.state, trial.value, trial.step, trial.tokens, trial.code, trial.kind, trial.reason]

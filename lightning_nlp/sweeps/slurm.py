@@ -42,7 +42,9 @@ def script(opened: Opened, workers: int, time: str, partition: str | None) -> st
         lines.append(f"#SBATCH --partition={partition}")
     if launcher.gpus_per_trial:
         lines.append(f"#SBATCH --gpus-per-task={launcher.gpus_per_trial * launcher.parallel}")
-    worker = shlex.join([sys.executable, "-m", "lightning_nlp", "sweep", "worker", str(opened.directory.path.absolute())])
+    worker = shlex.join(
+        [sys.executable, "-m", "lightning_nlp", "sweep", "worker", str(opened.directory.path.absolute())]
+    )
     return "\n".join(
         [
             "#!/bin/bash",
@@ -54,7 +56,7 @@ def script(opened: Opened, workers: int, time: str, partition: str | None) -> st
             "trap 'kill -TERM $worker' TERM",
             "wait $worker",
             "code=$?",
-            '[ $code -gt 128 ] && kill -0 $worker 2>/dev/null && { wait $worker; code=$?; }',
+            "[ $code -gt 128 ] && kill -0 $worker 2>/dev/null && { wait $worker; code=$?; }",
             "# Stopped by the time limit or preempted: its trials have saved, and go on in the next start.",
             '[ $code -eq 143 ] && scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
             "exit $code",

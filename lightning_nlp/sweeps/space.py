@@ -1,4 +1,4 @@
-"""The configurations of a sweep, as pure functions of its file: the same file gives the same ones, in the same order."""
+"""The configurations of a sweep, as pure functions of its file: the same ones, in the same order, every time."""
 
 from __future__ import annotations
 
@@ -106,6 +106,7 @@ def replicates(sweep: Sweep, settings: Settings) -> list[Settings]:
 def varied(sweep: Sweep) -> list[str]:
     """Keys by which configurations differ: what a table shows."""
     constant = {each.key for each in sweep.of_kind("value")}
+    constant |= {each.key for each in sweep.of_kind("expr") if constant.issuperset(each.variables.values())}
     keys = [each.key for each in sweep.parameters if each.key not in constant and each.role == "search"]
     in_trials = dict.fromkeys(key for trial in sweep.trials for key in trial)
     return [*in_trials, *keys]

@@ -13,7 +13,7 @@ JUDGED = "judged"
 
 
 def pruner(stopping: EarlyTerminate | None) -> BasePruner:
-    """Asynchronous successive halving (Li et al. 2020), Hyperband (Li et al. 2018) or the median rule (Golovin 2017)."""
+    """Asynchronous successive halving (Li et al. 2020), Hyperband (Li et al. 2018), the median rule (Golovin 2017)."""
     if stopping is None:
         return NopPruner()
     if stopping.type == "asha":

@@ -183,7 +183,8 @@ class Study:
         trial = optuna.Trial(self._study, frozen._trial_id)
         if "settings" not in frozen.user_attrs:
             if self.sweep.method != "bayes":
-                return self._drop(trial)
+                self._drop(trial)
+                return None
             self._choose(trial)
         return self._claim(trial)
 
@@ -192,7 +193,8 @@ class Study:
         if not self.claims.take(trial.number, worker):
             return None
         if "settings" not in trial.user_attrs:
-            return self._drop(trial)
+            self._drop(trial)
+            return None
         for name, known in sampling.distributions(self.sweep).items():
             if name in trial.user_attrs["settings"]:
                 with warnings.catch_warnings():
@@ -210,7 +212,8 @@ class Study:
                 return None
             earlier = [each for each in self._counted() if each.number < trial.number]
             if len(earlier) >= cap:  # another worker asked at the same moment
-                return self._drop(trial)
+                self._drop(trial)
+                return None
             self._choose(trial)
             same = next((each for each in earlier if each.user_attrs.get("cell") == trial.user_attrs["cell"]), None)
             if same is None:
@@ -369,7 +372,9 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
         "pruner": pruner(sweep.early_terminate),
     }
     try:
-        return optuna.create_study(direction=sweep.metric.goal, load_if_exists=True, **options)
+        return optuna.create_study(
+            direction="minimize" if sweep.metric.minimize else "maximize", load_if_exists=True, **options
+        )
     except (DuplicatedStudyError, sa.exc.IntegrityError):  # made by another worker at the same moment
         return optuna.load_study(**options)
 

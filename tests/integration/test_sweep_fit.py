@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from lightning_nlp.__main__ import main
-from lightning_nlp.sweeps import directory, running
+from lightning_nlp.cli.sweep_probe import answer
+from lightning_nlp.sweeps import directory, keys, running
 from lightning_nlp.sweeps.results import collect
 from tests.integration import runs
 
@@ -31,6 +32,12 @@ def write(path, tiny, **changes):
     }
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def asked_inside(monkeypatch):
+    """The parser of this process answers: its libraries are imported already."""
+    monkeypatch.setattr(keys, "ask", lambda commands, cwd: [answer(each) for each in commands])
 
 
 def test_trials_are_runs_and_the_best_is_ready_to_fit(tmp_path, tiny, capsys):
@@ -61,13 +68,13 @@ def test_trials_are_runs_and_the_best_is_ready_to_fit(tmp_path, tiny, capsys):
         ({"method": "list", "parameters": {}, "trials": [{"trainer.max_steps": "two"}]}, "trials[0].trainer.max_steps = \"two\": trainer.max_steps must be int"),
     ],
 )  # fmt: skip
-def test_keys_and_values_are_checked_before_the_first_trial(changes, line, tmp_path, tiny, capsys):
+def test_keys_and_values_are_checked_before_the_first_trial(changes, line, tmp_path, tiny, capsys, asked_inside):
     sweep = write(tmp_path / "sweep.yaml", tiny, **changes)
     assert main(["sweep", "run", str(sweep), "--root", str(tmp_path)]) == 2
     assert line in capsys.readouterr().err and not (tmp_path / "real").exists()
 
 
-def test_a_base_that_is_wrong_is_said_to_be(tmp_path, tiny, capsys):
+def test_a_base_that_is_wrong_is_said_to_be(tmp_path, tiny, capsys, asked_inside):
     tiny.write_text(tiny.read_text().replace("n_layers", "n_layer"))
     assert main(["sweep", "run", str(write(tmp_path / "sweep.yaml", tiny)), "--root", str(tmp_path)]) == 2
     assert "lightning-nlp: error: base: unknown key 'model.backbone.n_layer'" in capsys.readouterr().err

@@ -56,8 +56,7 @@ def results(path: Path) -> Results:
 def outcome(found: Results) -> dict[str, tuple[Any, ...]]:
     """What must not depend on kills: settings, state and value of every trial, by its digest."""
     return {
-        each.trial: (each.number, json.dumps(each.settings), each.state, each.value, each.step)
-        for each in found.trials
+        each.trial: (each.number, json.dumps(each.settings), each.state, each.value, each.step) for each in found.trials
     }
 
 

@@ -121,7 +121,11 @@ def test_what_is_not_wrong_is_accepted():
         ("grid", {}, f"{LR}: method grid needs 'values', not a range"),
         ("list", {}, "trials: method list needs a list of configurations, each a mapping of keys to values"),
         ("asha", {}, "early_terminate.min_iter is required"),
-        ("asha", {"early_terminate": {"type": "median"}}, "early_terminate.type: method asha stops by asha, not by 'median'"),
+        (
+            "asha",
+            {"early_terminate": {"type": "median"}},
+            "early_terminate.type: method asha stops by asha, not by 'median'",
+        ),
     ],
 )
 def test_methods_ask_for_what_they_need(method, more, line):

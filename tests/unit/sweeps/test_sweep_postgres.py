@@ -71,7 +71,7 @@ def test_three_workers_share_one_study_and_outlive_one_of_them(server, tmp_path)
     path = write(tmp_path, "shared", storage=server, parameters=parameters, launcher=launcher)
     roots = [tmp_path / f"machine-{number}" for number in range(3)]
     workers = [process("worker", path, "--root", root) for root in roots]
-    until(lambda: all(starts(root / "shared") for root in roots))
+    until(lambda: all(starts(root / "shared") for root in roots) and len(starts(roots[0] / "shared")) >= 2)
     workers[0].kill()
     workers[0].wait()
     for worker in workers[1:]:
@@ -108,7 +108,12 @@ def test_an_array_script_starts_workers(server, tmp_path, capsys):
     path = write(tmp_path, "array", storage=server, launcher={"parallel": 2, "cores": 3, "gpus_per_trial": 1})
     assert sweep("slurm", path, "--root", tmp_path / "sweeps", "--workers", 5, "--time", "02:00:00") == 0
     script = capsys.readouterr().out
-    for line in ("#SBATCH --array=0-4", "#SBATCH --cpus-per-task=6", "#SBATCH --gpus-per-task=2", "#SBATCH --time=02:00:00"):
+    for line in (
+        "#SBATCH --array=0-4",
+        "#SBATCH --cpus-per-task=6",
+        "#SBATCH --gpus-per-task=2",
+        "#SBATCH --time=02:00:00",
+    ):
         assert line in script.splitlines()
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     assert f"sweep worker {tmp_path / 'sweeps/array'}" in script

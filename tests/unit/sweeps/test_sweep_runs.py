@@ -226,7 +226,7 @@ def test_failed_ones_are_tried_again_when_asked(tmp_path):
     program = [GRID["program"][0], str(toy)]
     found = run(tmp_path, code=1, program=program, launcher={"parallel": 1})
     assert {each.state for each in found.configurations} == {"failed", "waiting"}
-    toy.write_text("import runpy, sys; runpy.run_path(%r, run_name='__main__')" % GRID["program"][1])
+    toy.write_text(f"import runpy; runpy.run_path({GRID['program'][1]!r}, run_name='__main__')")
     assert sweep("resume", tmp_path / "sweeps/toy", "--retry_failed") == 0
     again = results(tmp_path / "sweeps/toy")
     assert [each.state for each in again.configurations] == ["done"] * 4
