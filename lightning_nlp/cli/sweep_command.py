@@ -65,8 +65,8 @@ def run_sweep(options: Any) -> int:
     sweep = read_sweep(options.sweep)
     base = directory.base_of(sweep)
     target = options.root / sweep.name
-    if (target / "sweep.json").exists() and not options.overwrite and not options.dry_run:
-        raise ConfigError(f"sweep '{target}' exists: go on with `lightning-nlp sweep resume {target}`")
+    if not options.overwrite and not options.dry_run:
+        directory.refuse_started(directory.SweepDirectory(target))
     keys.check(sweep, base, Path.cwd())
     if options.dry_run:
         print("\n".join(planned(sweep)))
@@ -179,10 +179,13 @@ def report_sweep(options: Any) -> int:
 def slurm_sweep(options: Any) -> int:
     """Print a script."""
     from lightning_nlp.sweeps import directory
-    from lightning_nlp.sweeps.slurm import script
+    from lightning_nlp.sweeps.grammar import read_sweep
+    from lightning_nlp.sweeps.slurm import refuse_one_machine, script
 
     if options.workers < 1:
         raise ConfigError(f"--workers must be at least 1, not {options.workers}")
+    if options.sweep.is_file():
+        refuse_one_machine(read_sweep(options.sweep))  # before its directory is made
     opened = directory.find(options.sweep, options.root, create_missing=True)
     print(script(opened, options.workers, options.time, options.partition), end="")
     return 0

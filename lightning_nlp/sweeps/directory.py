@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.run.files import sha256, write_json, write_text
+from lightning_nlp.sweeps import presence
 from lightning_nlp.sweeps.grammar import Sweep, read_sweep
 from lightning_nlp.sweeps.ledger import VERSION
 from lightning_nlp.sweeps.space import canonical
@@ -124,8 +125,9 @@ def create(file: Path, root: Path) -> Opened:
     sweep = read_sweep(file)
     base = base_of(sweep)
     directory = SweepDirectory(root / sweep.name)
+    refuse_started(directory)
     if directory.facts.exists():
-        raise ConfigError(f"sweep '{directory.path}' exists: go on with `lightning-nlp sweep resume {directory.path}`")
+        shutil.rmtree(directory.path)  # refused before its first trial: the corrected file may use its name
     if directory.path.exists() and not prepared_only(directory):
         raise ConfigError(f"'{directory.path}' holds something that is no sweep: choose another name")
     facts = {"version": VERSION, "identity": identity(sweep, base), "cwd": str(Path.cwd()), "storage": sweep.storage}
@@ -137,6 +139,17 @@ def create(file: Path, root: Path) -> Opened:
     except OSError as error:
         raise ConfigError(f"cannot create sweep directory '{directory.path}': {error.strerror}") from error
     return open_directory(directory)
+
+
+def refuse_started(directory: SweepDirectory) -> None:
+    """Raise where a sweep has trials, or somebody is about to start them.
+
+    Raises:
+        ConfigError: with the line that goes on with it.
+    """
+    at_work = any(presence.is_locked(path) for path in directory.path.glob("workers/*.lock"))
+    if directory.facts.exists() and (directory.trials.exists() or at_work):
+        raise ConfigError(f"sweep '{directory.path}' exists: go on with `lightning-nlp sweep resume {directory.path}`")
 
 
 def prepared_only(directory: SweepDirectory) -> bool:

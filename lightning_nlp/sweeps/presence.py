@@ -45,16 +45,25 @@ def is_dead(directory: Path, name: str) -> bool | None:
     if name.partition(":")[0] != socket.gethostname():
         return None
     path = lock_path(directory, name)
+    if not path.exists():
+        pid = int(name.split(":")[1])
+        return None if Path(f"/proc/{pid}").exists() else True
+    if is_locked(path):
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether the worker that made a lock file is alive."""
     try:
         with path.open("r+") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
-        pid = int(name.split(":")[1])
-        return None if Path(f"/proc/{pid}").exists() else True
-    except OSError:
         return False
-    path.unlink(missing_ok=True)
-    return True
+    except OSError:
+        return True
+    return False
 
 
 def processes_of(trial: Path) -> list[int]:

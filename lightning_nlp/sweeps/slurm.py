@@ -8,6 +8,17 @@ import sys
 
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.sweeps.directory import Opened
+from lightning_nlp.sweeps.grammar import Sweep
+
+
+def refuse_one_machine(sweep: Sweep) -> None:
+    """Raise for a sweep whose storage is a file.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if sweep.storage is None or sweep.storage.startswith("sqlite"):
+        raise ConfigError("storage: many machines need postgresql://..., SQLite is for one")
 
 
 def script(opened: Opened, workers: int, time: str, partition: str | None) -> str:
@@ -22,8 +33,7 @@ def script(opened: Opened, workers: int, time: str, partition: str | None) -> st
     Raises:
         ConfigError: the sweep's storage is not for several machines; a time or partition of unusual letters.
     """
-    if opened.sweep.storage is None or opened.sweep.storage.startswith("sqlite"):
-        raise ConfigError("storage: many machines need postgresql://..., SQLite is for one")
+    refuse_one_machine(opened.sweep)
     for name, value in (("--time", time), ("--partition", partition or "")):
         if re.search(r"[^\w:.,-]", value):
             raise ConfigError(f"{name} '{value}' is not allowed: letters, digits, ':', '.', ',', '-' and '_'")

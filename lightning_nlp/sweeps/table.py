@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -57,14 +57,14 @@ class Display:
         if now - self._asked > 2:
             self._line, self._asked = self._overview(), now
         self._drawn = now
-        self._live.update(self.table(runs), refresh=True)
+        self._live.update(Group(Text(self._line), self.table(runs)), refresh=True)
 
     def table(self, runs: list[Run]) -> Table:
         """Trials at work, one a row."""
         sweep = self._opened.sweep
         keys = space.varied(sweep) + ([sweep.replicate.key] if sweep.replicate is not None else [])
         names = short_names(keys)
-        table = Table(title=self._line or None, title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for column in ["#", *(names[key] for key in keys), "state", "step", sweep.metric.name, "time"]:
             table.add_column(column, no_wrap=True)
         for run in runs:

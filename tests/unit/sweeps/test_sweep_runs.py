@@ -250,6 +250,8 @@ def test_too_few_devices_are_refused(tmp_path, monkeypatch, capsys):
     path = write(tmp_path, launcher={"parallel": 2, "gpus_per_trial": 1})
     assert sweep("run", path, "--root", tmp_path) == 2
     assert "launcher: 2 trials at once with 1 GPUs each need 2, this machine has 1" in capsys.readouterr().err
+    path = write(tmp_path, launcher={"parallel": 2, "gpus_per_trial": 0})
+    assert sweep("run", path, "--root", tmp_path) == 0  # nothing had begun: the name is free
 
 
 def test_edits_that_change_the_question_are_refused_by_name(tmp_path, capsys):

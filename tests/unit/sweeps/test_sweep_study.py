@@ -81,7 +81,7 @@ STOPPING = [
 
 
 @pytest.mark.parametrize("stopping", STOPPING, ids=lambda each: each.type)
-def test_a_decision_that_was_interrupted_is_made_again_alike(stopping, monkeypatch):
+def test_a_decision_that_was_interrupted_is_made_again_alike(stopping):
     """A kill after the pruner has written its rung, before anybody heard of the decision."""
 
     def decisions(interrupted: bool) -> list[list[bool]]:
