@@ -26,6 +26,7 @@ LIGHT = {
     "data": ("lightning_nlp.cli.data_command:main", "build sample corpora, list them; look at what a model will see"),
     "tokenizer": ("lightning_nlp.cli.tokenizer_command:main", "train a tokenizer, show what one does to a text"),
     "verify": ("lightning_nlp.cli.verify:main", "prove that runs of a configuration resume exactly"),
+    "sweep": ("lightning_nlp.cli.sweep_command:main", "many runs from one YAML file: compare, resume, report"),
     "list": ("lightning_nlp.cli.listing:main", "tasks, backbones, objectives, schedules, samples ..."),
 }
 EXAMPLES = """\

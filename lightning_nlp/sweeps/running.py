@@ -1,0 +1,154 @@
+"""What the commands do: start a sweep, go on with it, help with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lightning_nlp.errors import ConfigError
+from lightning_nlp.run import exit_codes
+from lightning_nlp.sweeps import space
+from lightning_nlp.sweeps.active import Run
+from lightning_nlp.sweeps.claims import CONTROLLER, PLANNER
+from lightning_nlp.sweeps.controller import Worker
+from lightning_nlp.sweeps.directory import Opened
+from lightning_nlp.sweeps.launcher import Launcher, LocalLauncher
+from lightning_nlp.sweeps.presence import Presence, is_dead
+from lightning_nlp.sweeps.study import Study
+
+NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "fuse.sshfs", "beegfs", "gpfs", "ceph")
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """Where lines for people go, and who draws the trials at work."""
+
+    say: Callable[[str], None]
+    show: Callable[[list[Run]], None] = lambda runs: None
+
+
+def open_study(opened: Opened) -> Study:
+    """The study of a sweep; see :class:`~lightning_nlp.sweeps.study.Study`."""
+    return Study(opened.sweep, opened.directory.storage(opened.sweep), opened.identity, opened.base)
+
+
+def work(
+    opened: Opened,
+    reporting: Reporting,
+    *,
+    controller: bool,
+    parallel: int | None = None,
+    retry_failed: bool = False,
+    launcher: Launcher | None = None,
+) -> int:
+    """Run trials until none is left.
+
+    Args:
+        opened: the sweep.
+        reporting: for people.
+        controller: there is one of them at a time; others are workers and may come and go.
+        parallel: trials at once, in place of the file's.
+        retry_failed: put failed configurations back into the queue first.
+        launcher: in place of processes of this machine.
+
+    Returns:
+        An exit code, see :class:`~lightning_nlp.sweeps.controller.Worker`.
+
+    Raises:
+        ConfigError: another controller is at work.
+    """
+    if warning := on_network(opened):
+        reporting.say(warning)
+    if launcher is None:
+        settings = opened.sweep.launcher
+        launcher = LocalLauncher(settings if parallel is None else replace(settings, parallel=parallel))
+    presence = Presence(opened.directory.path)
+    try:
+        study = open_study(opened)
+        with study.reachable():
+            if controller:
+                become_controller(opened, study, presence, reporting.say)
+            try:
+                make_plan(opened, study, presence)
+                if retry_failed and (count := study.try_again()):
+                    reporting.say(f"{count} failed configurations are tried again")
+                code = Worker(opened, study, launcher, presence, reporting.say, reporting.show).work()
+            finally:
+                if controller:
+                    study.claims.release(CONTROLLER, presence.name)
+        if code == exit_codes.DONE and not any(cell.state in ("done", "pruned") for cell in study.cells()):
+            return exit_codes.FAILED
+        return code
+    finally:
+        presence.leave()
+
+
+def become_controller(opened: Opened, study: Study, presence: Presence, say: Callable[[str], None]) -> None:
+    """Claim the right to plan and to report.
+
+    Raises:
+        ConfigError: a controller is alive.
+    """
+    if study.claims.take(CONTROLLER, presence.name):
+        return
+    patience, told = 3 * opened.sweep.launcher.heartbeat, False
+    while True:
+        owner = study.claims.owners()[CONTROLLER]
+        dead = is_dead(opened.directory.path, owner.worker)
+        silent = study.claims.silent_for(CONTROLLER, owner)
+        host, pid, *_ = owner.worker.split(":") if owner.worker else ("", "")
+        if dead is False or (dead is None and silent == 0.0 and told):
+            raise ConfigError(
+                f"sweep '{opened.sweep.name}' is being run by process {pid} on {host}: help with "
+                f"`lightning-nlp sweep worker {opened.directory.path}`, or look with `sweep status`"
+            )
+        if dead or silent > patience:
+            if study.claims.take_over(CONTROLLER, owner, presence.name):
+                return
+            continue
+        if not told:
+            say(f"waiting up to {patience:.0f} s for a sign of life of process {pid} on {host}, which ran this sweep")
+            told = True
+        time.sleep(0.2)
+
+
+def make_plan(opened: Opened, study: Study, presence: Presence) -> None:
+    """Have the configurations of a grid, a list or chance in the study; one worker adds them, the others wait."""
+    if opened.sweep.method == "bayes":
+        return
+    settings = space.plan(opened.sweep)
+    while study.planned() < len(settings):
+        owner = study.claims.owners().get(PLANNER)
+        mine = study.claims.take(PLANNER, presence.name) if owner is None else False
+        if owner is not None:
+            dead = is_dead(opened.directory.path, owner.worker)
+            if dead is None:
+                dead = study.claims.silent_for(PLANNER, owner) > 3 * opened.sweep.launcher.heartbeat
+            mine = bool(dead) and study.claims.take_over(PLANNER, owner, presence.name)
+        if mine:
+            study.plan(settings)
+            study.claims.release(PLANNER, presence.name)
+        else:
+            time.sleep(0.2)
+
+
+def on_network(opened: Opened) -> str:
+    """A line where SQLite would lie on a network's file system, whose locks cannot be relied on."""
+    if opened.sweep.storage is not None and not opened.sweep.storage.startswith("sqlite"):
+        return ""
+    kind = filesystem(opened.directory.path)
+    if kind not in NETWORK:
+        return ""
+    return f"warning: '{opened.directory.path}' is on {kind}, where SQLite can break: use storage: postgresql://..."
+
+
+def filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that a path is on; nothing where it is not known."""
+    try:
+        rows = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    inside = [(place, kind) for place, kind in rows if path.absolute().is_relative_to(place)]
+    return max(inside, key=lambda row: len(row[0]), default=("", ""))[1]
