@@ -71,6 +71,8 @@ class Muon(torch.optim.Optimizer):
         fused: bool | None = None,
     ) -> None:
         self.rows: dict[Tensor, tuple[int, ...]] = {}
+        self.orders: dict[Tensor, Tensor] = {}
+        """Of parameters whose rows are not in their own order, because ranks hold pieces of each matrix: that order."""
         for group in groups:
             rows = group.pop("rows", None) or [()] * len(group["params"])
             if group["muon"]:
@@ -115,8 +117,15 @@ class Muon(torch.optim.Optimizer):
         if group["weight_decay"]:
             torch._foreach_mul_([own(parameter) for parameter in used], 1 - group["lr"] * group["weight_decay"])
         for some in portions(used):
-            updates = self._updates([whole(spread_like(momenta[n], used[n])) for n in some], [used[n] for n in some])
-            for number, update in zip(some, updates, strict=True):
+            matrices = [whole(spread_like(momenta[n], used[n])) for n in some]
+            orders = [self.orders.get(used[n]) for n in some]
+            matrices = [
+                matrix if order is None else matrix[order.argsort()]
+                for matrix, order in zip(matrices, orders, strict=True)
+            ]
+            updates = self._updates(matrices, [used[n] for n in some])
+            for number, update, order in zip(some, updates, orders, strict=True):
+                update = update if order is None else update[order]
                 own(used[number]).add_(own_part_of(update, used[number]), alpha=-group["lr"])
 
     def _updates(self, momenta: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:

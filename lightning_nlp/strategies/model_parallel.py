@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import distributed_c10d
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -28,7 +28,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torchmetrics import Metric
 
-from lightning_nlp.backbone.parallel.layout import Pieces, like
+from lightning_nlp.backbone.parallel.layout import Pieces, dealt, like
 from lightning_nlp.backbone.parallel.plan import TensorParallel
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import sharded, weights
@@ -151,6 +151,12 @@ class ModelParallel(ModelParallelStrategy):
             if isinstance(child, Metric):
                 child.process_group = self.data_group
 
+    def row_orders(self) -> dict[Tensor, Tensor]:
+        """Of every fused parameter: where its rows stand that a single process has one after the other."""
+        assert self.model is not None
+        parameters = dict(self.model.named_parameters())
+        return {parameters[name]: dealt(pieces, self.tensor_ranks) for name, pieces in self.pieces.items()}
+
     @contextmanager
     def whole_parameters(self, module: nn.Module) -> Iterator[None]:
         """Inside, the module's own parameters are whole tensors to be filled; this process then keeps its part of them.
@@ -158,17 +164,17 @@ class ModelParallel(ModelParallelStrategy):
         Every process fills them with the same numbers: random states are the same before training.
         """
         own = module._parameters
-        dealt: dict[str, Any] = {name: value for name, value in own.items() if isinstance(value, DTensor)}
+        parts: dict[str, Any] = {name: value for name, value in own.items() if isinstance(value, DTensor)}
         prefix = self._module_names.get(id(module), "")
-        filled = {name: nn.Parameter(torch.empty(value.shape, dtype=value.dtype)) for name, value in dealt.items()}
+        filled = {name: nn.Parameter(torch.empty(value.shape, dtype=value.dtype)) for name, value in parts.items()}
         own.update(filled)
         try:
             yield
-            for name, value in dealt.items():
+            for name, value in parts.items():
                 pieces = self.pieces.get(f"{prefix}{name}")
                 value.detach().copy_(like(filled[name].detach(), value, pieces, self.tensor_ranks))
         finally:
-            own.update(dealt)
+            own.update(parts)
 
     def sync_gradients(self, now: bool) -> None:
         """Whether the next backward pass sends gradients: only the last of an optimizer step needs to."""
@@ -219,14 +225,11 @@ class ModelParallel(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """Likewise for what an optimizer remembers."""
         optimizer = getattr(optimizer, "_optimizer", optimizer)
-        return state.mapped(optimizer, optimizer.state_dict(), self._names(), self._of_name)
+        return state.mapped(optimizer, optimizer.state_dict(), self._names(), self.pieces, self._canonical)
 
     def _canonical(self, value: Any, pieces: Pieces | None) -> Any:
         keep = self._save_distributed_checkpoint or self.is_global_zero
         return state.canonical(value, pieces, self.tensor_ranks, self._save_distributed_checkpoint, keep)
-
-    def _of_name(self, value: Any, name: str) -> Any:
-        return self._canonical(value, self.pieces.get(name))
 
     def _names(self) -> dict[int, str]:
         assert self.model is not None

@@ -35,13 +35,26 @@ def canonical(value: Any, pieces: Pieces | None, ranks: int, dealt: bool, keep: 
     return whole.cpu() if keep else torch.empty(0)
 
 
+def pieces_of(key: str, value: Any, parameter: Tensor, pieces: Pieces | None) -> Pieces | None:
+    """``pieces`` where ``value``, state of a fused parameter, has its rows: all of them, or a number for each."""
+    has_rows = isinstance(value, Tensor) and (value.shape == parameter.shape or key == "row")
+    return pieces if has_rows else None
+
+
 def mapped(
-    optimizer: torch.optim.Optimizer, found: dict[str, Any], names: dict[int, str], change: Callable[[Any, str], Any]
+    optimizer: torch.optim.Optimizer,
+    found: dict[str, Any],
+    names: dict[int, str],
+    pieces: Mapping[str, Pieces],
+    change: Callable[[Any, Pieces | None], Any],
 ) -> dict[str, Any]:
-    """An optimizer's state dict with ``change(value, name of its parameter)`` for every value."""
+    """An optimizer's state dict with ``change(value, pieces)`` for every value."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
-        number: {key: change(value, names[id(parameters[number])]) for key, value in values.items()}
+        number: {
+            key: change(value, pieces_of(key, value, parameters[number], pieces.get(names[id(parameters[number])])))
+            for key, value in values.items()
+        }
         for number, values in found["state"].items()
     }
     return {**found, "state": state}
@@ -107,11 +120,9 @@ def load_optimizer(
             for key, value in values.items():
                 if isinstance(value, Tensor):
                     same = value.shape == parameter.shape
-                    template = parameter if same else torch.empty(value.shape, dtype=value.dtype)
-                    wanted[f"optimizer_states.{number}.{index}.{key}"] = (
-                        template.to(value.dtype) if template.dtype != value.dtype else template,
-                        pieces.get(names[id(parameter)]) if same else None,
-                    )
+                    template = parameter.detach() if same else torch.empty(value.shape)
+                    own = pieces_of(key, value, parameter, pieces.get(names[id(parameter)]))
+                    wanted[f"optimizer_states.{number}.{index}.{key}"] = template.to(value.dtype), own
         read = from_directory(place, wanted, ranks)
         state = {
             index: {key: read.get(f"optimizer_states.{number}.{index}.{key}", value) for key, value in values.items()}
@@ -120,12 +131,14 @@ def load_optimizer(
         optimizer.load_state_dict({**saved, "state": state})
         return
 
-    def dealt(index: int, value: Any) -> Any:
+    def dealt(index: int, key: str, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return like(value, parameters[index], pieces.get(names[id(parameters[index])]), ranks)
+        parameter = parameters[index]
+        return like(value, parameter, pieces_of(key, value, parameter, pieces.get(names[id(parameter)])), ranks)
 
     state = {
-        index: {key: dealt(index, value) for key, value in values.items()} for index, values in saved["state"].items()
+        index: {key: dealt(index, key, value) for key, value in values.items()}
+        for index, values in saved["state"].items()
     }
     optimizer.load_state_dict({**saved, "state": state})

@@ -25,6 +25,7 @@ from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.optim import norms
 from lightning_nlp.optim.guard import Guard
 from lightning_nlp.optim.matrices import block_matrices
+from lightning_nlp.optim.muon import Muon
 from lightning_nlp.optim.optimizers import OptimizerConfig, apply_hyperparameters, build_optimizer
 from lightning_nlp.optim.schedules import ScheduleConfig, factor
 from lightning_nlp.run.ranks import data_group, data_ranks
@@ -258,7 +259,10 @@ class TaskModule(LightModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         scale = partial(learning_rate_scale, config=self.config)
-        return build_optimizer(self, self.optimizer_config, scale, partial(block_matrices, config=self.config))
+        optimizer = build_optimizer(self, self.optimizer_config, scale, partial(block_matrices, config=self.config))
+        if isinstance(optimizer, Muon) and (orders := getattr(self.trainer.strategy, "row_orders", None)) is not None:
+            optimizer.orders = orders()
+        return optimizer
 
     @property
     def total_steps(self) -> int:

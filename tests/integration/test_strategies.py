@@ -104,18 +104,28 @@ def test_every_strategy_equals_one_process(tmp_path):
         "tp": {**COLUMNS, **FILE},
         "sequence": {**COLUMNS, "sequence_parallel": True, **FILE},
     }
+    others = {
+        "muon": {"name": "muon", "lr": 3e-3},
+        "adafactor": {"name": "adafactor"},
+        "lion": {"name": "lion", "lr": 3e-4},
+    }
     less = {"recompute": {"activation_checkpointing": "full"}, "selective": {"activation_checkpointing": "selective"}}
     more = [case("decoder", name, {**FILE, "cpu_offload": True}, trainer=how) for name, how in less.items()]
     narrow = {"rows-bf16": FILE, "columns-bf16": two["sequence"]}
     more += [case("decoder", name, how, precision="bf16-master") for name, how in narrow.items()]
     more += [case("decoder", "autocast", FILE, precision="bf16-mixed")]
-    launch(tmp_path, 1, [case(each, "one", "auto") for each in ARRANGEMENTS])
+    more += [case("decoder", f"{name}-two", two["sequence"], optimizer=how) for name, how in others.items()]
+    alone = [case("decoder", f"{name}-one", "auto", optimizer=how) for name, how in others.items()]
+    launch(tmp_path, 1, [case(each, "one", "auto") for each in ARRANGEMENTS] + alone)
     launch(tmp_path, 2, [case(each, name, how) for each in ARRANGEMENTS for name, how in two.items()] + more)
     launch(tmp_path, 4, [case(each, "both", {**COLUMNS, **FILE}) for each in ARRANGEMENTS])
     for arrangement in ARRANGEMENTS:
         for name in [*two, "both"]:
             found = differences(tmp_path / f"{arrangement}-{name}", tmp_path / f"{arrangement}-one")
             assert all(found[kind] < bound for kind, bound in BOUNDS.items()), (arrangement, name, found)
+    for name in others:
+        found = differences(tmp_path / f"decoder-{name}-two", tmp_path / f"decoder-{name}-one")
+        assert found["loss"] < 1e-3 and found["weights"] < 1e-2, (name, found)
     for name in less:
         found = differences(tmp_path / f"decoder-{name}", tmp_path / "decoder-one")
         assert all(found[kind] < bound for kind, bound in BOUNDS.items()), (name, found)

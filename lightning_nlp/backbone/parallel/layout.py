@@ -51,17 +51,17 @@ def to_whole(value: Any, pieces: Pieces | None = None, ranks: int = 1) -> Any:
     """The tensor a model on one device would have; every rank must call this."""
     if isinstance(value, DTensor):
         value = value.full_tensor()
-    if pieces is not None and isinstance(value, Tensor) and value.dim():
+    if pieces is not None:
         value = value[dealt(pieces, ranks).argsort().to(value.device)]
     return value
 
 
 def like(value: Tensor, parameter: Tensor, pieces: Pieces | None = None, ranks: int = 1) -> Tensor:
-    """A whole tensor, equal on every rank, laid out as ``parameter`` is; nothing is sent."""
-    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
-        return value
+    """A whole tensor, equal on every rank, laid out as ``parameter`` is where it has its shape; nothing is sent."""
     if pieces is not None:
         value = value[dealt(pieces, ranks).to(value.device)]
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
     value = value.to(parameter.device)
     # Without a source rank every rank takes its own part of what it has.
     return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
