@@ -14,7 +14,7 @@ COUNTS = (
     *("n_layers", "n_encoder_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff", "vocab_size", "max_length"),
     *("relative_buckets", "relative_distance", "window", "full_attention_every", "global_tokens", "mup_base_width"),
 )
-NOT_NEGATIVE = ("pad_id", "decoder_start_id", "memory_length", "token_types")
+NOT_NEGATIVE = ("pad_id", "decoder_start_id", "memory_length", "token_types", "position_shift")
 ABOVE_ZERO = (
     *("rotary_base", "rotary_share", "norm_eps", "init_std", "output_scale"),
     *("attention_scale", "attention_softcap", "output_softcap"),
@@ -120,6 +120,12 @@ def wrong_shapes(config: TransformerConfig) -> list[str]:
             f"backbone.n_kv_heads {c.n_kv_heads} does not divide backbone.n_heads {c.n_heads}; "
             f"the nearest that does is {nearest_divisor(c.n_heads, c.n_kv_heads)}"
         )
+    if c.position_shift > 0 and c.positions not in ("learned", "sinusoidal"):
+        found.append(
+            f"backbone.position_shift needs positions learned or sinusoidal: {c.positions} ones have no origin"
+        )
+    if c.positions == "learned" and c.position_shift >= c.max_length:
+        found.append(f"backbone.position_shift {c.position_shift} must be less than max_length {c.max_length}")
     if c.positions == "sinusoidal" and c.d_model % 2:
         found.append(f"backbone.positions sinusoidal needs an even backbone.d_model, not {c.d_model}")
     if c.positions == "sinusoidal" and c.sinusoid == "fairseq" and c.d_model < 4:

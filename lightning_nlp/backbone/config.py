@@ -95,6 +95,8 @@ class TransformerConfig:
     """rotary, learned or sinusoidal vectors, alibi or relative (T5) score biases, or none."""
     sinusoid: Literal["interleaved", "halves", "fairseq"] = "interleaved"
     """Layout of sinusoidal positions: Vaswani's, sines then cosines (Marian), or fairseq's."""
+    position_shift: int = 0
+    """In training, texts begin at a random position up to this one: longer texts meet no new positions (SHAPE)."""
     rotary_base: float = 10000.0
     """Wavelength base of rotary positions."""
     rotary_share: float = 1.0

@@ -21,6 +21,16 @@ class NoPositions(nn.Module):
 
     def __init__(self, config: TransformerConfig, causal: bool = True) -> None:
         super().__init__()
+        self.shift = config.position_shift
+
+    def shifted(self, positions: Tensor) -> Tensor:
+        """``[B, T]`` positions, in training each row by a random number up to ``position_shift`` (Kiyono et al. 2021).
+
+        What a model can then learn is how far tokens are from each other, not where a text begins.
+        """
+        if not (self.shift and self.training):
+            return positions
+        return positions + torch.randint(self.shift + 1, (len(positions), 1), device=positions.device)
 
     def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
         """Token embeddings ``[B, T, D]`` with what tells their ``positions [B, T]`` apart."""
@@ -43,6 +53,9 @@ class LearnedPositions(NoPositions):
         self.embedding = nn.Embedding(config.max_length, config.d_model)
 
     def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
+        if self.shift:
+            last = self.embedding.num_embeddings - 1
+            positions = self.shifted(positions.expand(len(embedded), -1)).clamp(max=last)
         return embedded + self.embedding(positions)
 
 
@@ -69,6 +82,7 @@ class SinusoidalPositions(NoPositions):
         wide = torch.promote_types(embedded.dtype, torch.float32)
         steps = self.waves - 1 if self.layout == "fairseq" else self.waves
         exponents = torch.arange(self.waves, device=positions.device, dtype=wide) / steps
+        positions = self.shifted(positions.expand(len(embedded), -1)) if self.shift else positions
         angles = (positions + self.first)[..., None].to(wide) * torch.exp(-math.log(10000.0) * exponents)
         if self.layout == "interleaved":
             waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)

@@ -13,7 +13,7 @@ from lightning_nlp.interop.weights import State, Weight
 Settings = dict[str, Any]
 """The content of a ``config.json``."""
 
-INDIFFERENT = ("size", "dropout", "init", "init_std", "mup_base_width", "pad_id", "decoder_start_id")
+INDIFFERENT = ("size", "dropout", "position_shift", "init", "init_std", "mup_base_width", "pad_id", "decoder_start_id")
 """Fields of ours that another library's configuration may say otherwise, or not at all, without another function."""
 
 

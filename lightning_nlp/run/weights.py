@@ -15,6 +15,8 @@ from lightning_nlp.errors import CheckpointError, ConfigError
 from lightning_nlp.run import sharded
 
 State = dict[str, Any]
+NO_MATTER = ("dropout", "size", "init_std", "position_shift")
+"""Settings of a backbone that weights do not depend on."""
 
 
 def is_reference(path: str | Path) -> bool:
@@ -118,7 +120,7 @@ def check_same(newest: dict[str, Any], other: dict[str, Any], label: str, last: 
     ours, theirs = (item.get("hyper_parameters", {}) for item in (newest, other))
     for part in ("backbone", "adapter"):
         for key, value in (ours.get(part) or {}).items():
-            if (found := (theirs.get(part) or {}).get(key)) != value and key not in ("dropout", "size", "init_std"):
+            if (found := (theirs.get(part) or {}).get(key)) != value and key not in NO_MATTER:
                 raise CheckpointError(f"{refuse}{part}.{key} is {found!r} in one, {value!r} in the other")
     mine, its = newest["state_dict"], other["state_dict"]
     for name in sorted(mine.keys() ^ its.keys()):

@@ -18,7 +18,7 @@ from lightning_nlp.interop.folder import is_folder
 from lightning_nlp.run.choice import choose
 from lightning_nlp.run.weights import read
 
-FREE = frozenset({"size", "dropout", "init_std"})
+FREE = frozenset({"size", "dropout", "init_std", "position_shift"})
 """Backbone settings that are not part of the architecture: a run that starts or goes on from weights has its own."""
 
 

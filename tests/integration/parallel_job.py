@@ -1,13 +1,17 @@
-"""Small trainings under any strategy, many in one job: ``torchrun --nproc_per_node N parallel_job.py CASES.json``.
+"""Small trainings under any strategy, many in one go: ``python parallel_job.py PLAN.json``.
 
-A case: ``{"run", "arrangement", "strategy", "steps", ["precision", "micro", "from", "clip", ...]}``. Each leaves a run directory whose
-``metrics.jsonl`` and checkpoints tests compare.
+A plan: ``{"corpus", "jobs": [{"world", "cases"}]}``; a case: ``{"run", "arrangement", "strategy", "steps", ["precision",
+"micro", "from", "clip", ...]}``. Each leaves a run directory whose ``metrics.jsonl`` and checkpoints tests compare.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import socket
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -82,14 +86,40 @@ def train(case: dict, corpus: Path, world: int) -> None:
     trainer.fit(task, datamodule=data, ckpt_path=case.get("from"))
 
 
-def main(path: str) -> None:
-    quieten()
-    job = json.loads(Path(path).read_text())
-    import os
-
+def member(job: dict, corpus: Path, rank: int, port: int) -> None:
+    """One process of a job, as ``torchrun`` would start it."""
+    world = job["world"]
+    os.environ |= {
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "job"},
+        **{"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+    }
     for case in job["cases"]:
-        train(case, Path(job["corpus"]), int(os.environ.get("WORLD_SIZE", "1")))
+        train(case, corpus, world)
+
+
+def main(path: str) -> int:
+    """All jobs, one after the other; the processes of each are forked, so that libraries are imported once."""
+    quieten()
+    plan = json.loads(Path(path).read_text())
+    context = multiprocessing.get_context("fork")
+    for job in plan["jobs"]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        ranks = range(job["world"])
+        members = [context.Process(target=member, args=(job, Path(plan["corpus"]), rank, port)) for rank in ranks]
+        for process in members:
+            process.start()
+        while any(process.is_alive() for process in members):
+            if any(process.exitcode for process in members):  # the others would wait for the one that failed
+                for process in members:
+                    process.kill()
+            time.sleep(0.05)
+        if any(process.exitcode for process in members):
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(sys.argv[1]))

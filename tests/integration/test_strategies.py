@@ -41,17 +41,17 @@ def write_corpora(directory: Path) -> Path:
     return directory
 
 
-def launch(root: Path, world: int, cases: list[dict]) -> None:
-    """All cases, one after the other, in ``world`` processes."""
-    root.mkdir(exist_ok=True)
-    if not (root / "corpus").exists():
-        write_corpora(root / "corpus")
-    path = root / f"job-{world}-{len(list(root.glob('job-*')))}.json"
-    cases = [{**case, "run": str(root / case["run"])} for case in cases]
-    path.write_text(json.dumps({"corpus": str(root / "corpus"), "cases": cases}))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
+def launch(root: Path, *jobs: tuple[int, list[dict]]) -> None:
+    """Jobs of so many processes and their cases, one after the other."""
+    write_corpora(root / "corpus")
+    plan = [
+        {"world": world, "cases": [{**each, "run": str(root / each["run"])} for each in cases]} for world, cases in jobs
+    ]
+    path = root / "plan.json"
+    path.write_text(json.dumps({"corpus": str(root / "corpus"), "jobs": plan}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(JOB.parents[2])}
-    done = subprocess.run([*command, str(JOB), str(path)], capture_output=True, text=True, env=environment, timeout=900)
+    command = [sys.executable, str(JOB), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -116,9 +116,12 @@ def test_every_strategy_equals_one_process(tmp_path):
     more += [case("decoder", "autocast", FILE, precision="bf16-mixed")]
     more += [case("decoder", f"{name}-two", two["sequence"], optimizer=how) for name, how in others.items()]
     alone = [case("decoder", f"{name}-one", "auto", optimizer=how) for name, how in others.items()]
-    launch(tmp_path, 1, [case(each, "one", "auto") for each in ARRANGEMENTS] + alone)
-    launch(tmp_path, 2, [case(each, name, how) for each in ARRANGEMENTS for name, how in two.items()] + more)
-    launch(tmp_path, 4, [case(each, "both", {**COLUMNS, **FILE}) for each in ARRANGEMENTS])
+    launch(
+        tmp_path,
+        (1, [case(each, "one", "auto") for each in ARRANGEMENTS] + alone),
+        (2, [case(each, name, how) for each in ARRANGEMENTS for name, how in two.items()] + more),
+        (4, [case(each, "both", {**COLUMNS, **FILE}) for each in ARRANGEMENTS]),
+    )
     for arrangement in ARRANGEMENTS:
         for name in [*two, "both"]:
             found = differences(tmp_path / f"{arrangement}-{name}", tmp_path / f"{arrangement}-one")
@@ -142,22 +145,24 @@ def test_sharded_checkpoints_go_on_anywhere(tmp_path):
         return str(tmp_path / run / "checkpoints" / "step-10.ckpt")
 
     still = {**middle, "dropout": 0.0}
-    launch(tmp_path, 1, [case("decoder", "one", "auto", **still)])
     launch(
         tmp_path,
-        2,
-        [
-            case("decoder", "rows", {}, **middle),
-            case("decoder", "rows-again", {}, **middle, **{"from": at("decoder-rows")}),
-            case("decoder", "columns", COLUMNS, **middle),
-            case("decoder", "columns-again", COLUMNS, **middle, **{"from": at("decoder-columns")}),
-            case("decoder", "still", {}, **still, trainer={"async_checkpoints": True}),
-            case("decoder", "rows-to-columns", COLUMNS, **still, **{"from": at("decoder-still")}),
-            case("decoder", "file-to-columns", COLUMNS, **still, **{"from": at("decoder-one")}),
-        ],
+        (1, [case("decoder", "one", "auto", **still)]),
+        (
+            2,
+            [
+                case("decoder", "rows", {}, **middle),
+                case("decoder", "rows-again", {}, **middle, **{"from": at("decoder-rows")}),
+                case("decoder", "columns", COLUMNS, **middle),
+                case("decoder", "columns-again", COLUMNS, **middle, **{"from": at("decoder-columns")}),
+                case("decoder", "still", {}, **still, trainer={"async_checkpoints": True}),
+                case("decoder", "rows-to-columns", COLUMNS, **still, **{"from": at("decoder-still")}),
+                case("decoder", "file-to-columns", COLUMNS, **still, **{"from": at("decoder-one")}),
+            ],
+        ),
+        (4, [case("decoder", "rows-to-both", COLUMNS, **still, **{"from": at("decoder-still")})]),
+        (1, [case("decoder", "rows-to-one", "auto", **still, **{"from": at("decoder-still")})]),
     )
-    launch(tmp_path, 4, [case("decoder", "rows-to-both", COLUMNS, **still, **{"from": at("decoder-still")})])
-    launch(tmp_path, 1, [case("decoder", "rows-to-one", "auto", **still, **{"from": at("decoder-still")})])
     for name in ("rows", "columns"):
         whole, again = (
             {line["step"]: line for line in lines(tmp_path / f"decoder-{each}") if "train/loss" in line}
