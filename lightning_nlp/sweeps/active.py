@@ -121,7 +121,7 @@ class Run:
         }
         self.process = self.slot = None
         trial.code, trial.tokens = ended.code, self.curve.tokens
-        if self.asked == "pruned":  # state, value and step are those of the decision
+        if trial.state == "pruned":  # whatever else it was asked: state, value and step are those of the decision
             return self._changed(trial)
         trial.kind, trial.reason, trial.value, trial.step = found.kind, found.reason, found.value, self.curve.step
         bad = self.curve.diverged_at

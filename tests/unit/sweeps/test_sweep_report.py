@@ -19,7 +19,8 @@ HOSTILE = "<script>alert(1)</script>|\"'&"
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """A sweep with a failure, an early stop, replicates, and a text that would like to be a script."""
+    """A sweep with failures, replicates, and a text that would like to be a script."""
+    pytest.importorskip("matplotlib")
     parameters = {
         "lr": {"values": [1e-3, 1e-2, 1e-1, 1.0]},
         "end": {"values": ["well", "mistake"]},

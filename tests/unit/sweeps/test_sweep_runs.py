@@ -108,14 +108,14 @@ def test_bad_ones_are_stopped_early_and_the_best_is_not(kind, tmp_path):
     parameters = {
         "lr": {"values": [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0]},
         "steps": {"value": 8},
-        "sleep": {"value": 0.15},
+        "sleep": {"value": 0.03},
     }
     found = run(tmp_path, parameters=parameters, early_terminate=STOPPING[kind], launcher={"parallel": 1})
     states = {each.settings["lr"]: each.state for each in found.configurations}
     assert states[1e-2] == "done" and "pruned" in states.values() and set(states.values()) == {"done", "pruned"}
     for trial in (trial for trial in found.trials if trial.state == "pruned"):
         assert 2 <= trial.step < 8 and trial.value == loss(trial.settings["lr"], 64, 1, trial.step)
-        assert trial.reason == f"stopped early at step {trial.step}" and trial.attempts[-1]["code"] in (143, 0)
+        assert trial.reason == f"stopped early at step {trial.step}" and trial.attempts[-1]["code"] in (143, -15, 0)
     assert found.ranked()[0].settings["lr"] == 1e-2
 
 
@@ -123,7 +123,7 @@ def test_method_asha_is_random_with_stopping(tmp_path):
     parameters = {
         "lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 10.0},
         "steps": {"value": 6},
-        "sleep": {"value": 0.1},
+        "sleep": {"value": 0.03},
     }
     stopping = {"min_iter": 20, "eta": 2, "resource": "tokens"}
     found = run(tmp_path, method="asha", parameters=parameters, early_terminate=stopping, run_cap=5)
@@ -226,7 +226,7 @@ def test_failed_ones_are_tried_again_when_asked(tmp_path):
     program = [GRID["program"][0], str(toy)]
     found = run(tmp_path, code=1, program=program, launcher={"parallel": 1})
     assert {each.state for each in found.configurations} == {"failed", "waiting"}
-    toy.write_text(f"import runpy; runpy.run_path({GRID['program'][1]!r}, run_name='__main__')")
+    toy.write_text(f"import runpy; runpy.run_path({GRID['program'][-1]!r}, run_name='__main__')")
     assert sweep("resume", tmp_path / "sweeps/toy", "--retry_failed") == 0
     again = results(tmp_path / "sweeps/toy")
     assert [each.state for each in again.configurations] == ["done"] * 4

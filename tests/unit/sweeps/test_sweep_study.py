@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from pathlib import Path
@@ -12,10 +13,13 @@ import sqlalchemy as sa
 from sweeping import run, sweep, write
 
 from lightning_nlp.errors import DataError
+from lightning_nlp.sweeps import directory
 from lightning_nlp.sweeps import study as study_module
+from lightning_nlp.sweeps.active import Run
 from lightning_nlp.sweeps.claims import Claims, Owner
 from lightning_nlp.sweeps.grammar import EarlyTerminate, parse_sweep
 from lightning_nlp.sweeps.launcher import Ended
+from lightning_nlp.sweeps.ledger import Trial
 from lightning_nlp.sweeps.metrics import Curve
 from lightning_nlp.sweeps.outcome import outcome
 from lightning_nlp.sweeps.presence import Presence, is_dead
@@ -180,3 +184,19 @@ def test_file_systems_are_told_apart(tmp_path):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/b {tmp_path}/net nfs4 rw 0 0\n")
     assert filesystem(tmp_path / "net/sweeps", mounts) == "nfs4" and filesystem(tmp_path / "network", mounts) == "ext4"
+
+
+def test_a_decision_outlasts_a_stop_that_comes_with_it(tmp_path):
+    """The sweep is stopped in the moment in which a trial turns out to be stopped early: it stays stopped early."""
+    path = write(tmp_path, parameters={"lr": {"values": [0.1]}})
+    opened = directory.create(path, tmp_path / "sweeps")
+    trial = Trial("abc", "cell", 0, {"lr": 0.1}, attempts=[{"from_step": 0}])
+    metrics = opened.directory.trial("abc") / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text("".join(json.dumps({"step": step, "val/loss": 1.0 / step}) + "\n" for step in (1, 2, 3)))
+    active_run = Run(opened, Trial("abc", "cell", 0, {"lr": 0.1}), lambda changed: None)
+    active_run.trial = trial
+    active_run.ask("stopped")
+    active_run.prune(2)
+    active_run.end(Ended(143, 1.0, 1.0))
+    assert (trial.state, trial.step, trial.value) == ("pruned", 2, 0.5)
