@@ -77,6 +77,13 @@ CALLBACKS = {
     "EMA": "lightning_nlp.callbacks.ema:EMA",
     "Pictures": "lightning_nlp.callbacks.pictures:Pictures",
 }
+STRATEGIES = {
+    "ddp": "lightning.pytorch.strategies:DDPStrategy",
+    "fsdp2": "lightning_nlp.strategies.model_parallel:ModelParallel",
+    "tp": "lightning_nlp.strategies.model_parallel:ModelParallel",
+    "tp_fsdp2": "lightning_nlp.strategies.model_parallel:ModelParallel",
+}
+"""Names of ``trainer.strategy`` that this package looks after; Lightning has more."""
 FAMILIES = {
     "gpt2": "lightning_nlp.interop.gpt2:GPT2",
     "llama": "lightning_nlp.interop.llama:Llama",

@@ -121,9 +121,7 @@ def wrong_shapes(config: TransformerConfig) -> list[str]:
             f"the nearest that does is {nearest_divisor(c.n_heads, c.n_kv_heads)}"
         )
     if c.position_shift > 0 and c.positions not in ("learned", "sinusoidal"):
-        found.append(
-            f"backbone.position_shift needs positions learned or sinusoidal: {c.positions} ones have no origin"
-        )
+        found.append(f"backbone.position_shift needs positions learned or sinusoidal: {c.positions} have no origin")
     if c.positions == "learned" and c.position_shift >= c.max_length:
         found.append(f"backbone.position_shift {c.position_shift} must be less than max_length {c.max_length}")
     if c.positions == "sinusoidal" and c.d_model % 2:

@@ -62,6 +62,10 @@ DESCRIPTIONS = {
     "distinct": "distinct1, distinct2: different words, and pairs, by all",
     "EMA": "moving average of the weights, validated and used in their place (--trainer.callbacks+=EMA)",
     "Pictures": "confusion matrix and attention maps (--trainer.callbacks+=Pictures); besides, all of Lightning's",
+    "ddp": "every process a whole model and data of its own (--trainer.strategy ddp --trainer.devices 2)",
+    "fsdp2": "weights, gradients and optimizer state dealt out to the processes",
+    "tp": "layers dealt out to the processes of a node: heads, hidden units, vocabulary",
+    "tp_fsdp2": "layers dealt out to pairs of processes, the rest to the pairs; other sizes: class ModelParallel",
     "gpt2": "GPT-2, decoder",
     "llama": "Llama 1 to 3, decoder",
     "mistral": "Mistral, decoder with a window",
@@ -140,6 +144,7 @@ REGISTRIES = {
     "schedules": registry.SCHEDULES,
     "metrics": registry.METRICS,
     "callbacks": registry.CALLBACKS,
+    "strategies": registry.STRATEGIES,
     "families": registry.FAMILIES,
     "samples": registry.BUILDERS,
 }

@@ -10,6 +10,7 @@ import torch
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.positions import POSITIONS, positions_of
 from lightning_nlp.backbone.transformer import Transformer
+from lightning_nlp.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,27 @@ def test_embeddings_beside_sinusoids_are_scaled_as_in_the_paper():
     model = Transformer(config)
     torch.nn.init.ones_(model.token_embedding.weight)
     torch.testing.assert_close(model._embed(torch.tensor([[3]]), None), torch.full((1, 1, 16), 4.0))
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_shifted_positions_differ_from_row_to_row_in_training_alone(positions):
+    config = TransformerConfig(vocab_size=7, d_model=8, n_heads=2, max_length=16, positions=positions, position_shift=9)
+    module, places = POSITIONS[positions](config), torch.arange(5)[None]
+    still = module.eval()(torch.zeros(64, 5, 8), places)
+    assert (still == still[:1]).all()
+    moved = module.train()(torch.zeros(64, 5, 8), places)
+    beginnings = {tuple(row[0].tolist()) for row in moved}
+    assert 8 <= len(beginnings) <= 10  # positions 0 to 9
+    everywhere = module.eval()(torch.zeros(1, 14, 8), torch.arange(14)[None])[0]
+    for row in moved:  # a shifted row is a piece of the longer one
+        assert any(torch.equal(row, everywhere[start : start + 5]) for start in range(10))
+
+
+def test_only_positions_with_an_origin_are_shifted():
+    with pytest.raises(
+        ConfigError, match="position_shift needs positions learned or sinusoidal: rotary have no origin"
+    ):
+        TransformerConfig(vocab_size=7, d_model=8, n_heads=2, position_shift=9)
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
