@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("startup", "train_step", "fit", "attention", "loss", "decode", "data")
+NAMES = ("startup", "train_step", "fit", "overhead", "attention", "loss", "decode", "data")
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ LIGHT = {
     "chat": ("lightning_nlp.cli.interactive:chat_main", "talk with a model of dialogues"),
     "import": ("lightning_nlp.cli.interop:import_main", "make a run out of a Hugging Face folder"),
     "export": ("lightning_nlp.cli.interop:export_main", "write a trained model for other libraries"),
+    "plan": ("lightning_nlp.cli.plan:main", "what a run would cost: memory, FLOPs, steps, time"),
     "prepare": ("lightning_nlp.cli.prepare:main", "tokenise the data of a configuration once, into shards"),
     "data": ("lightning_nlp.cli.data_command:main", "build sample corpora, list them; look at what a model will see"),
     "tokenizer": ("lightning_nlp.cli.tokenizer_command:main", "train a tokenizer, show what one does to a text"),

@@ -188,14 +188,7 @@ class Trainer(L.Trainer):
                 "data.global_batch_size and data.micro_batch_size"
             )
         self.accumulate_grad_batches = data.plan(data_ranks(self), data_rank(self))
-        if (tokens := self.horizon["max_tokens"]) is not None:
-            steps = data.steps_for_tokens(tokens, "trainer.max_tokens")
-        elif (epochs := self.horizon["max_epochs"]) is not None:
-            steps = data.steps_for_epochs(epochs, "trainer.max_epochs")
-        elif self.horizon["max_steps"] is None:
-            raise ConfigError("say when to stop: trainer.max_steps, trainer.max_tokens or trainer.max_epochs")
-        else:
-            steps = self.horizon["max_steps"]
+        steps = self.steps_of(data)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             steps = int(self.fast_dev_run)  # type: ignore[attr-defined]
             self.limit_train_batches = steps * self.accumulate_grad_batches
@@ -203,6 +196,20 @@ class Trainer(L.Trainer):
             self.validate_every = steps
         self.fit_loop.epoch_loop.max_steps = steps
         self.val_check_interval = self._batches_between_validations(steps)
+
+    def steps_of(self, data: TextDataModule) -> int:
+        """Optimizer steps of the run, by whichever of ``max_steps``, ``max_tokens`` and ``max_epochs`` was given.
+
+        Raises:
+            ConfigError: none was; or what was given cannot be counted in steps of ``data``.
+        """
+        if (tokens := self.horizon["max_tokens"]) is not None:
+            return data.steps_for_tokens(tokens, "trainer.max_tokens")
+        if (epochs := self.horizon["max_epochs"]) is not None:
+            return data.steps_for_epochs(epochs, "trainer.max_epochs")
+        if self.horizon["max_steps"] is None:
+            raise ConfigError("say when to stop: trainer.max_steps, trainer.max_tokens or trainer.max_epochs")
+        return self.horizon["max_steps"]
 
     def _batches_between_validations(self, steps: int) -> int:
         """Lightning counts micro-batches; without ``validate_every`` there is none within the run."""

@@ -18,7 +18,8 @@ KEYS = {"row", "peer", "ratio", "low", "high", "floor", "aim", "unit", "note"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "rows"), [("train_step", 2), ("attention", 2), ("loss", 2), ("fit", 1), ("reading", 3), ("data", 4)]
+    ("name", "rows"),
+    [("train_step", 2), ("attention", 2), ("loss", 2), ("fit", 1), ("overhead", 2), ("reading", 3), ("data", 4)],
 )
 def test_quick_runs_write_their_rows(name, rows, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
