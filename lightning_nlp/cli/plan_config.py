@@ -24,7 +24,7 @@ from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.precision import check_precision
 from lightning_nlp.run.directory import RunDirectory
-from lightning_nlp.run.sharding import shares, strategy_of_class
+from lightning_nlp.run.sharding import NAMED, shares, strategy_of_class
 from lightning_nlp.tasks.base import TaskModule
 from lightning_nlp.tasks.initial import InitialWeights
 from lightning_nlp.trainer import Trainer
@@ -137,7 +137,9 @@ def layout_of(trainer: Any, notes: list[str]) -> Layout:
     tensor = sizes.get("tensor_parallel_size", 1)
     tensor = int(devices) if tensor == "auto" else int(tensor)
     data = sizes.get("data_parallel_size", ranks // max(tensor, 1))
-    data = nodes if data == "auto" else int(data)
+    if data == "auto":
+        data = nodes if sizes.get("tensor_parallel_size") == "auto" else ranks // max(tensor, 1)
+    data = int(data)
     if data * tensor != ranks:
         raise ConfigError(f"trainer.strategy: {data} x {tensor} data and tensor ranks are not the {ranks} there are")
     shares(name, data, tensor)
@@ -148,6 +150,8 @@ def strategy_of(asked: Any, ranks: int, notes: list[str]) -> tuple[str, dict[str
     """Name of a strategy given by name or by class, and the sizes it was given."""
     if asked is None or asked == "auto":
         return ("ddp" if ranks > 1 else "none"), {}
+    if asked in NAMED:
+        return asked, {"data_parallel_size": "auto", **NAMED[asked]}
     if isinstance(asked, str):
         return asked, {"tensor_parallel_size": "auto", "data_parallel_size": "auto"} if "parallel" in asked else {}
     path = str(asked["class_path"])

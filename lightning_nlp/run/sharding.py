@@ -16,6 +16,13 @@ SHARDED = {
 }
 """ZeRO's stages (Rajbhandari et al. 2020), of which the third is FSDP; stages that share less keep whole copies."""
 SPELLINGS = {"auto": "none", "single_device": "none", "fsdp2": "fsdp", "zero3": "fsdp", "model_parallel": "fsdp"}
+SPELLINGS |= {"tp": "fsdp", "tp_fsdp2": "fsdp"}
+NAMED: dict[str, dict[str, int | str]] = {
+    "fsdp2": {},
+    "tp": {"tensor_parallel_size": "auto"},
+    "tp_fsdp2": {"tensor_parallel_size": 2},
+}
+"""The named strategies that deal weights out: settings of one class."""
 CLASSES = (
     # part of a class's name, what it does
     ("DDP", "ddp"),

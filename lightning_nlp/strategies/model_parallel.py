@@ -31,7 +31,7 @@ from torchmetrics import Metric
 from lightning_nlp.backbone.parallel.layout import Pieces, dealt, like
 from lightning_nlp.backbone.parallel.plan import TensorParallel
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.run import sharded, weights
+from lightning_nlp.run import sharded, sharding, weights
 from lightning_nlp.run.duration import parse_duration
 from lightning_nlp.strategies import state
 
@@ -262,9 +262,5 @@ class ModelParallel(ModelParallelStrategy):
             load(optimizer, saved, number, names, ranks=self.tensor_ranks)
 
 
-for name, sizes, about in (
-    ("fsdp2", {}, "weights dealt out to all processes, gathered block by block"),
-    ("tp", {"tensor_parallel_size": "auto"}, "layers dealt out to all processes of a node"),
-    ("tp_fsdp2", {"tensor_parallel_size": 2}, "layers dealt out to pairs of processes, the rest to the pairs"),
-):
-    StrategyRegistry.register(name, ModelParallel, about, override=True, **sizes)
+for name, sizes in sharding.NAMED.items():
+    StrategyRegistry.register(name, ModelParallel, ModelParallel.__doc__, override=True, **sizes)

@@ -164,6 +164,9 @@ def test_what_a_strategy_shares_out(flags, parts, tiny):
         ({"devices": [0, 1]}, Layout("ddp", 2, 1, True)),
         ({"devices": "0,1,2"}, Layout("ddp", 3, 1, True)),
         ({"devices": 8, "accelerator": "gpu", "strategy": "fsdp"}, Layout("fsdp", 8, 1, False)),
+        ({"devices": 8, "strategy": "fsdp2"}, Layout("fsdp2", 8, 1, True)),
+        ({"devices": 8, "num_nodes": 2, "strategy": "tp"}, Layout("tp", 2, 8, True)),
+        ({"devices": 8, "strategy": "tp_fsdp2"}, Layout("tp_fsdp2", 4, 2, True)),
         (
             {"devices": 4, "num_nodes": 2, "strategy": {"class_path": "x.ModelParallelStrategy", "init_args": {}}},
             Layout("fsdp", 8, 1, True),
