@@ -150,7 +150,7 @@ def strategy_of(asked: Any, ranks: int, notes: list[str]) -> tuple[str, dict[str
     """Name of a strategy given by name or by class, and the sizes it was given."""
     if asked is None or asked == "auto":
         return ("ddp" if ranks > 1 else "none"), {}
-    if asked in NAMED:
+    if isinstance(asked, str) and asked in NAMED:
         return asked, {"data_parallel_size": "auto", **NAMED[asked]}
     if isinstance(asked, str):
         return asked, {"tensor_parallel_size": "auto", "data_parallel_size": "auto"} if "parallel" in asked else {}
