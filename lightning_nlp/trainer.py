@@ -43,6 +43,7 @@ from lightning_nlp.run.choice import choose
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.duration import parse_duration
 from lightning_nlp.run.ranks import data_rank, data_ranks
+from lightning_nlp.strategies.names import check_strategy
 
 
 class Trainer(L.Trainer):
@@ -120,6 +121,7 @@ class Trainer(L.Trainer):
         if val_check_interval is not None:
             raise ConfigError("trainer.val_check_interval counts batches: use trainer.validate_every (optimizer steps)")
         check_precision(precision)
+        check_strategy(kwargs.get("strategy"))
         if tune_allocator and (unable := allocator.tune()):
             print(unable, file=sys.stderr)
         self.run_directory = RunDirectory(Path(default_root_dir or "."))

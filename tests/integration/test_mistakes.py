@@ -43,6 +43,17 @@ FLAGS = {
     "batch given twice": (["--data.global_batch_tokens", "256"], "say the same: give one"),
     "hardware that is not there": (["--trainer.accelerator", "gpu"], "gpu"),
     "unknown monitor": (["--trainer.monitor", "val/losss"], "did you mean 'val/loss'"),
+    "unknown strategy": (["--trainer.strategy", "fsdp3"], "unknown trainer.strategy 'fsdp3'; did you mean 'fsdp2'?"),
+    "strategy without its hardware": (["--trainer.strategy", "fsdp"], "needs a GPU, and there is none: fsdp2"),
+    "processes that make no mesh": (
+        ["--trainer.strategy", "tp_fsdp2", "--trainer.devices", "3"],
+        "data_parallel_size 1 x tensor_parallel_size 2 are 2 processes, trainer.devices and num_nodes give 3",
+    ),
+    "float16 where it does not work": (
+        ["--trainer.strategy", "fsdp2", "--trainer.precision", "16-mixed"],
+        "16-mixed does not work with ModelParallel: take bf16-master",
+    ),
+    "unknown guard": (["--trainer.non_finite", "ignore"], "trainer.non_finite must be one of stop, skip"),
     "unknown precision": (["--trainer.precision", "17"], "trainer.precision must be one of"),
     "unwritable root": (["--root", "/dev/null"], "cannot create run directory"),
     "bad run name": (["--name", "../up"], "run name '../up' is not allowed"),
