@@ -1,6 +1,6 @@
 """CPU-seconds of a step with every optimizer beside fused AdamW's: one thread, alternated.
 
-python -m experiments.optimizer_times [--size nano] [--rounds 9] [--steps 5]
+python -m experiments.optimizer_times [--size nano] [--rounds 25] [--steps 2]
 
 Defaults are quickstart.yaml's model and batch. A step is forward, backward and update; ratios are medians over rounds
 of whole steps, and the update's share is of its own step.
@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = TransformerConfig(size=options.size, vocab_size=options.vocab_size, max_length=options.length)
@@ -86,7 +86,7 @@ def main() -> None:
         update = statistics.median(mine[1] / options.steps for mine in found)
         share = statistics.median(mine[1] / mine[0] for mine in found)
         state = contestants[name].state_bytes() / parameters
-        print(f"| {name} | {ratio:.2f} | {1000 * update:.1f} | {100 * share:.1f} % | {state:.1f} |")
+        print(f"| {name} | {ratio:.2f} | {1000 * update:.1f} | {100 * share:.1f} % | {state:.2f} |")
 
 
 if __name__ == "__main__":
