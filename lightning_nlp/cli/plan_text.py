@@ -51,7 +51,8 @@ def work(plan: Plan) -> str:
     each = plan["flops_per_token"]
     once = "" if each["palm"] == each["causal"] else f" ({flops(each['causal'])} with causal attention counted once)"
     whole = "" if plan["flops"] is None else f", {most(plan)}{flops(plan['flops'])} for the run"
-    return f"{flops(each['palm'])} a token{once}{whole}"
+    token = "target token, with its source" if plan["row_tokens"]["source"] else "token"
+    return f"{flops(each['palm'])} a {token}{once}{whole}"
 
 
 def batch(plan: Plan) -> str:

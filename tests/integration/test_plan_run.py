@@ -30,6 +30,18 @@ def test_the_quickstart_is_as_large_as_planned(samples, tmp_path, capsys):
     assert line["tokens"] == planned["tokens_per_step"]
 
 
+RECIPES = sorted(QUICKSTART.parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_can_be_planned(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIGHTNING_NLP_DATA", str(tmp_path))
+    assert main(["plan", "-c", str(recipe), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["flops_per_token"]["palm"] >= plan["flops_per_token"]["causal"] > 6 * plan["parameters"]["attention"]
+    assert plan["memory"]["activations"] > 0 and not any(tmp_path.iterdir())
+
+
 def test_measured_steps(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr(tempfile, "tempdir", None)
