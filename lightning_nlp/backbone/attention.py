@@ -64,12 +64,20 @@ def attend(
         ``[B, H, T, Dh]``.
     """
     if query.is_cuda:
-        found = gpu.attend(query, key, value, mask, dropout, scoring)
-        if found is not None:
-            return found
+        # Without tensors there is nothing to decide by, and a compiled block keeps attention in its graph.
+        simple = mask.query_segments is None and mask.prefix is None and mask.window is None
+        if not (simple and scoring.fusable and scoring.bias is None):
+            return on_gpu(query, key, value, mask, dropout, scoring)
     elif mask.splits and not (prefers_products(query, key) and key.shape[2] <= PIECES_LIMIT):
         return per_document(query, key, value, mask, dropout, scoring)
     return one_piece(query, key, value, mask, dropout, scoring)
+
+
+@gpu.outside_of_graphs
+def on_gpu(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, dropout: float, scoring: Scoring) -> Tensor:
+    """:func:`attend` of CUDA devices: a kernel of their own, or PyTorch's plain one."""
+    found = gpu.attend(query, key, value, mask, dropout, scoring)
+    return one_piece(query, key, value, mask, dropout, scoring) if found is None else found
 
 
 def one_piece(

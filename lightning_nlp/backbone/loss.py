@@ -1,30 +1,30 @@
 """Losses of language models as (sum, count), without keeping all logits.
 
-The chunked form computes gradients in its forward pass, a block of rows at a time, into one reused buffer: three matrix
-products, nothing recomputed, and memory for ``chunk_rows`` rows of logits instead of all. Log-sum-exp is in float32 (or
-float64) whatever the inputs are.
+The chunked form (:mod:`lightning_nlp.backbone.chunked_loss`) computes gradients in its forward pass, a block of rows at
+a time, into one reused buffer: three matrix products, nothing recomputed, and memory for ``chunk_rows`` rows of logits
+instead of all. Log-sum-exp is in float32 (or float64) whatever the inputs are.
+
+On a device that runs ahead of its host nothing here waits for a number, unless rows without a label are to be dropped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from lightning_nlp.backbone.chunked_loss import ChunkedLoss, RowLoss, rows_at_once, runs_ahead
 from lightning_nlp.backbone.parallel.vocabulary import DealtTargets, Vocabulary
 from lightning_nlp.backbone.targets import IGNORED, Targets
 from lightning_nlp.errors import ConfigError
 
-CHUNK_ABOVE = 16 * 2**20
+CHUNK_ABOVE, GPU_CHUNK_ABOVE = 16 * 2**20, 256 * 2**20
 """Above this many bytes of float32 logits the chunked form is used: below it, there is nothing to save."""
-CHUNK_BYTES, MOST_ROWS, FEWEST_ROWS = 26_000_000, 512, 64
-"""Logits held at a time: more of them save no time, fewer make narrow products."""
-WIDE_ROWS, WEIGHT_ROWS = 32, 2048
-"""Rows of scores, and of the weights' gradient, worked on at a time on a CPU; elsewhere kernels cost more."""
+WORTH_DROPPING = 0.75
+"""On a CPU, rows without a label are dropped where fewer than this share of all have one."""
 
 Smoothing = Literal["uniform", "others", "no_pad"]
 
@@ -64,6 +64,7 @@ def linear_cross_entropy(
     class_weights: Tensor | None = None,
     chunk_rows: int | None = None,
     chunked: bool | None = None,
+    drop_unlabelled: bool | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of ``softmax(cap(scale * hidden @ weight.T + bias))``.
@@ -80,6 +81,9 @@ def linear_cross_entropy(
         class_weights: ``[V]``; the count is then the sum of the labels' weights, as PyTorch's mean has it.
         chunk_rows: rows of logits held at a time; by default what fits a buffer of fixed size.
         chunked: force one form; by default the size of the logits decides.
+        drop_unlabelled: leave rows without a label out of the products, for which their number must be known. By
+            default a CPU does where they are many, and a GPU, which would have to be waited for, does not; True is for
+            objectives that label few tokens.
         vocabulary: ``weight`` and ``bias`` are this rank's rows of it; the loss is in chunks then.
 
     Under autocast the products are in its dtype. Apart from that ``hidden``, ``weight`` and ``bias`` share one.
@@ -98,7 +102,9 @@ def linear_cross_entropy(
             labels = labels.masked_fill(labels == pad_id, IGNORED)
         counted = labels != IGNORED
         count = counted.sum()
-        if int(count) < 0.75 * labels.numel():  # rows without a label need no matrix product
+        if drop_unlabelled is None:
+            drop_unlabelled = not runs_ahead(hidden.device) and int(count) < WORTH_DROPPING * labels.numel()
+        if drop_unlabelled:
             hidden, labels = hidden[counted], labels[counted]
         options: dict[str, Any] = {"label_smoothing": label_smoothing, "smoothing": smoothing, "pad_id": pad_id}
         options |= {"z_loss": z_loss, "class_weights": class_weights}
@@ -108,7 +114,7 @@ def linear_cross_entropy(
             targets, chunked = DealtTargets(vocabulary, labels, wide, **options), True
             chunk_rows = chunk_rows or rows_at_once(hidden, vocabulary.most)
         total = summed(hidden, weight, bias, targets, scale, softcap, chunk_rows, chunked)
-        return total, count.to(wide) if class_weights is None else targets.weight_of_labels()
+        return total, count.to(wide) if targets.weights is None else weight_of_labels(targets.weights, labels)
 
 
 def linear_distillation(
@@ -175,18 +181,6 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) ->
     return torch.addmm(hidden.new_zeros(1) if bias is None else bias, hidden, weight.T, alpha=scale)
 
 
-class RowLoss(Protocol):
-    """A loss of rows of scores that also knows its gradient."""
-
-    def total(self, scores: Tensor) -> Tensor:
-        """Sum over all rows of ``scores [N, V]``, for autograd to differentiate."""
-        ...
-
-    def chunk(self, scores: Tensor, start: int, gradient: bool) -> Tensor:
-        """Sum over rows ``start ...``; with ``gradient``, ``scores [n, V]`` is overwritten by the gradient."""
-        ...
-
-
 @dataclass
 class Soft:
     """Divergence from a teacher's distribution."""
@@ -241,7 +235,8 @@ def summed(
 ) -> Tensor:
     """``rows`` over ``cap(scale * hidden @ weight.T + bias)``; ``chunked``, or the size of the logits, says how."""
     if chunked is None:
-        chunked = len(hidden) * weight.shape[0] * 4 > CHUNK_ABOVE
+        above = GPU_CHUNK_ABOVE if runs_ahead(hidden.device) else CHUNK_ABOVE
+        chunked = len(hidden) * weight.shape[0] * 4 > above
     if not chunked:
         scores = linear(hidden, weight, bias, scale).to(torch.promote_types(hidden.dtype, torch.float32))
         return rows.total(scores if softcap is None else softcap * (scores / softcap).tanh())
@@ -250,95 +245,6 @@ def summed(
     if chunk_rows is None:
         chunk_rows = rows_at_once(hidden, weight.shape[0])
     return ChunkedLoss.apply(hidden, weight, bias, rows, scale, softcap, chunk_rows)
-
-
-def rows_at_once(hidden: Tensor, vocabulary: int) -> int:
-    """Rows of logits that fit the buffer."""
-    return max(FEWEST_ROWS, min(MOST_ROWS, CHUNK_BYTES // (vocabulary * hidden.element_size())))
-
-
-class ChunkedLoss(torch.autograd.Function):
-    """See the module's text; gradients are scaled, not recomputed, in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        rows: RowLoss,
-        scale: float,
-        softcap: float | None,
-        chunk_rows: int,
-    ) -> Tensor:
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        needs = ctx.needs_input_grad
-        grad_hidden = torch.empty_like(hidden) if needs[0] else None
-        # Sums over many chunks would lose digits in bfloat16.
-        grad_weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
-        grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
-        total = torch.zeros((), dtype=wide, device=hidden.device)
-        size = max(1, min(chunk_rows, len(hidden)))
-        buffer = torch.empty(size, weight.shape[0], dtype=hidden.dtype, device=hidden.device)
-        # A wider dtype, a cap and a teacher need tensors of their own beside the scores: few rows keep them small.
-        few = min(size, WIDE_ROWS) if hidden.device.type == "cpu" else size
-        scratch = torch.empty(few, weight.shape[0], dtype=wide, device=hidden.device) if wide != hidden.dtype else None
-        for start in range(0, len(hidden), size):
-            part = hidden[start : start + size]
-            # With beta = 0, what stood there before does not count.
-            logits = buffer[: len(part)].addmm_(part, weight.T, beta=0, alpha=scale)
-            if bias is not None:
-                logits += bias
-            for first in range(0, len(part), few):
-                narrow = logits[first : first + few]
-                scores, slope = narrow if scratch is None else scratch[: len(narrow)].copy_(narrow), None
-                if softcap is not None:
-                    scores.div_(softcap).tanh_()
-                    slope = scores.square().neg_().add_(1.0)
-                    scores.mul_(softcap)
-                total += rows.chunk(scores, start + first, any(needs[:3]))
-                if any(needs[:3]):
-                    gradient = scores if slope is None else scores.mul_(slope)
-                    if scratch is not None:
-                        narrow.copy_(gradient)
-                    if grad_bias is not None:
-                        grad_bias += gradient.sum(0)
-            if grad_hidden is not None:
-                grad_hidden[start : start + size].addmm_(logits, weight, beta=0, alpha=scale)
-            if grad_weight is not None:
-                add_product(grad_weight, logits, part, scale)
-        ctx.gradients = grad_hidden, grad_weight, grad_bias
-        ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError("the chunked loss hands its gradients out once: call it again for a second backward")
-        (grad_hidden, grad_weight, grad_bias), ctx.gradients = ctx.gradients, None
-        weight_dtype, bias_dtype = ctx.dtypes
-        return (
-            # One dimension keeps ``grad`` from being rounded to bfloat16 first, which would scale all of it wrongly.
-            None if grad_hidden is None else grad_hidden.copy_(grad_hidden * grad.reshape(1)),
-            None if grad_weight is None else grad_weight.mul_(grad).to(weight_dtype),
-            None if grad_bias is None else grad_bias.mul_(grad).to(bias_dtype),
-            None,
-            None,
-            None,
-            None,
-        )
-
-
-def add_product(sums: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """``sums [V, D] += scale * left.T @ right``; a product in a narrower dtype is made and added slice by slice."""
-    if left.dtype == sums.dtype:
-        sums.addmm_(left.T, right, alpha=scale)
-        return
-    rows = min(len(sums), WEIGHT_ROWS) if sums.device.type == "cpu" else len(sums)
-    product = torch.empty(rows, right.shape[1], dtype=left.dtype, device=left.device)
-    for columns, some in zip(left.split(rows, 1), sums.split(rows), strict=True):
-        some += product[: len(some)].addmm_(columns.T, right, beta=0, alpha=scale)
 
 
 def cross_entropy(
@@ -360,5 +266,12 @@ def cross_entropy(
     total = F.cross_entropy(
         logits.to(wide), labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
     )
+    return total, (labels != IGNORED).sum().to(wide) if weights is None else weight_of_labels(weights, labels)
+
+
+def weight_of_labels(weights: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the class ``weights [C]`` of all ``labels [N]``."""
     counted = labels != IGNORED
-    return total, counted.sum().to(wide) if weights is None else weights[labels[counted]].sum()
+    if not runs_ahead(labels.device):
+        return weights[labels[counted]].sum()
+    return weights[labels.where(counted, 0)].where(counted, 0.0).sum()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
+from lightning_nlp.backbone.compat import cached_property
 from lightning_nlp.errors import ConfigError
 
 
@@ -69,6 +68,10 @@ class AttentionMask:
                 prefix=self.prefix, window=window, global_keys=global_keys,
             )  # fmt: skip
         return self._windowed[window]
+
+    def look(self) -> None:
+        """Look at the tensors now: a compiled block that did would be compiled again for what it then finds known."""
+        _ = self.plain, self.splits
 
     def reaches(self, queries: int, keys: int) -> bool:
         """True when the window, if any, hides nothing from ``queries`` at the end of ``keys``."""

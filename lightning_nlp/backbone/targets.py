@@ -71,11 +71,6 @@ class Targets:
                 inside = 1.0 - label_smoothing
                 self.entropy = inside * math.log(inside) + spread * each * math.log(each)
 
-    def weight_of_labels(self) -> Tensor:
-        """Sum of the class weights of all labels."""
-        assert self.weights is not None
-        return self.weights[self.labels[self.labels != IGNORED]].sum()
-
     def total(self, scores: Tensor) -> Tensor:
         """Sum over all rows of ``scores [N, V]``, for autograd to differentiate."""
         if self.plain:

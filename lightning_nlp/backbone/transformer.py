@@ -29,6 +29,7 @@ class Stack(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(block(config, layer, cross_attention) for layer in range(layers))
         self.final_norm = norm(config) if config.norm_placement != "post" else None
+        self.windows = {config.layer_window(layer) for layer in range(layers)}
 
     def forward(
         self,
@@ -56,6 +57,8 @@ class Stack(nn.Module):
             places.global_mask = positions < self.global_tokens if global_mask is None else global_mask
             if mask.query_segments is not None:
                 places.global_mask = places.global_mask & (mask.query_segments > 0)
+        for window in self.windows:
+            mask.within(window, places.global_mask).look()
         for number, layer in enumerate(self.layers):
             earlier = None if carried is None else carried.leave(number, x)
             x = layer(x, mask, places, memory, memory_mask, cache, earlier)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_nlp.backbone import loss
+from lightning_nlp.backbone import chunked_loss
 from lightning_nlp.backbone.loss import LossConfig, cross_entropy, linear_cross_entropy, linear_distillation
 from lightning_nlp.errors import ConfigError
 
@@ -23,8 +23,8 @@ FORMS = [(False, 256), (True, 4), (True, 256)]
 
 @pytest.fixture(autouse=True)
 def pieces_smaller_than_a_chunk(monkeypatch):
-    monkeypatch.setattr(loss, "WIDE_ROWS", 3)
-    monkeypatch.setattr(loss, "WEIGHT_ROWS", 4)
+    monkeypatch.setattr(chunked_loss, "WIDE_ROWS", 3)
+    monkeypatch.setattr(chunked_loss, "WEIGHT_ROWS", 4)
 
 
 def inputs():
