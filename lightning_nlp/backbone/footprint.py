@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_nlp.backbone import loss
+from lightning_nlp.backbone import chunked_loss, loss
 from lightning_nlp.backbone.attention import PRODUCTS_LIMIT
 from lightning_nlp.backbone.config import TransformerConfig
 
@@ -125,7 +125,7 @@ def scores_of_tokens(config: TransformerConfig, labels: float, numbers: Bytes) -
     vocabulary = config.vocab_size or 0
     if labels * vocabulary * 4 <= loss.CHUNK_ABOVE:
         return labels * vocabulary * (12 + (numbers.narrow if numbers.narrow < 4 else 0))
-    fit = loss.CHUNK_BYTES // (vocabulary * numbers.narrow)
-    rows = min(max(loss.FEWEST_ROWS, min(loss.MOST_ROWS, fit)), labels)
+    fit = chunked_loss.CHUNK_BYTES // (vocabulary * numbers.narrow)
+    rows = min(max(chunked_loss.FEWEST_ROWS, min(chunked_loss.MOST_ROWS, fit)), labels)
     gradients = labels * config.d_model * numbers.narrow + vocabulary * config.d_model * 4
     return rows * vocabulary * numbers.narrow + gradients
