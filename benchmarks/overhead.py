@@ -186,11 +186,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     rows = []
     for name, row, floor, aim in ROWS:
         more = [1e6 * (own - base) for own, base in zip(seconds[name], seconds["raw loop"], strict=True)]
-<<<<<<< HEAD
-        # Other work on the machine makes all of them slower, and their difference with them; least in the fastest rounds.
-=======
         # Other work on the machine makes all of them slower, and their difference with them: fastest rounds the least.
->>>>>>> e7675239472d1f443aba00ffef68f9cdc06d2dfc
         least = 1e6 * (min(seconds[name]) - min(seconds["raw loop"]))
         note = f"{1e3 * median(seconds[name]):.2f} and {1e3 * median(seconds['raw loop']):.2f} CPU-ms a step; "
         note += f"{least:.0f} µs between the fastest rounds of each"
