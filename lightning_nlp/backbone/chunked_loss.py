@@ -20,7 +20,8 @@ CHUNK_BYTES, MOST_ROWS, FEWEST_ROWS = 26_000_000, 512, 64
 WIDE_ROWS, WEIGHT_ROWS = 32, 2048
 """Rows of scores, and of the weights' gradient, worked on at a time on a CPU; elsewhere kernels cost more."""
 GPU_BYTES, GPU_SHARE, GPU_FEWEST_ROWS = 1_700_000_000, 32, 512
-"""Elsewhere: 16384 rows of 50k tokens in bfloat16, but at most that share of the device's memory."""
+"""Elsewhere: 16384 rows of 50k tokens in bfloat16, but at most that share of the device's memory. Their gradient takes
+as much again."""
 
 
 def runs_ahead(device: torch.device) -> bool:
@@ -91,7 +92,8 @@ class ChunkedLoss(torch.autograd.Function):
             if bias is not None:
                 logits += bias
             if at_once:
-                total += together(rows, logits, start, softcap, gradient, grad_bias)
+                found, logits = together(rows, logits, start, softcap, gradient, grad_bias)
+                total += found
             else:
                 stepwise(rows, logits, start, softcap, gradient, grad_bias, total, few, scratch)
             if grad_hidden is not None:
@@ -123,16 +125,18 @@ class ChunkedLoss(torch.autograd.Function):
 
 def together(
     rows: Any, logits: Tensor, start: int, softcap: float | None, gradient: bool, grad_bias: Tensor | None
-) -> Tensor:
-    """Sum over ``logits [n, V]`` of ``rows`` (:class:`Targets`) from ``start`` on, in few passes.
+) -> tuple[Tensor, Tensor]:
+    """Sum over ``logits [n, V]`` of ``rows`` (:class:`Targets`) from ``start`` on, in few passes, and their gradient.
 
-    With ``gradient`` theirs takes their place; its sum over the rows is added to ``grad_bias [V]``.
+    Without ``gradient`` the logits are given back. Its sum over the rows is added to ``grad_bias [V]``.
     """
     targets = rows._rows(start, start + len(logits))
-    total = fused(logits, *targets, rows.base, rows.entropy, rows.z_loss, softcap, gradient)
-    if grad_bias is not None and gradient:
-        grad_bias += logits.sum(0, dtype=grad_bias.dtype)
-    return total
+    total, slope = fused(logits, *targets, rows.base, rows.entropy, rows.z_loss, softcap, gradient)
+    if slope is None:
+        return total, logits
+    if grad_bias is not None:
+        grad_bias += slope.sum(0, dtype=grad_bias.dtype)
+    return total, slope
 
 
 def stepwise(
@@ -146,7 +150,9 @@ def stepwise(
     few: int,
     scratch: Tensor | None,
 ) -> None:
-    """:func:`together` for any kind of loss, ``few`` rows at a time, whose sum is added to ``total``.
+    """The same for any kind of loss, ``few`` rows at a time: the sum is added to ``total``.
+
+    With ``gradient`` theirs takes the place of the logits.
 
     A wider dtype, a cap and a teacher need tensors of their own beside the scores: few rows keep them small.
 

@@ -117,16 +117,25 @@ def test_bfloat16_in_few_passes_keeps_the_digits(as_a_gpu):
         assert (our.grad.double() - their.grad).norm() < 0.004 * their.grad.norm()
 
 
-def test_without_gradients_logits_stay(as_a_gpu):
+def test_without_gradients_none_is_made(as_a_gpu, monkeypatch):
+    made = []
+    original = gpu_loss.with_gradient
+    monkeypatch.setattr(gpu_loss, "with_gradient", lambda *args: (result := original(*args), made.append(result[1]))[0])
     hidden, weight, _ = inputs()
     expected = linear_cross_entropy(hidden, weight, torch.tensor(LABELS["all"]), chunked=False)[0]
     with torch.no_grad():
         found = linear_cross_entropy(hidden, weight, torch.tensor(LABELS["all"]), chunked=True)[0]
     torch.testing.assert_close(found, expected.detach())
-    logits = torch.randn(3, 7)
-    before, ones = logits.clone(), torch.ones(3, 1)
-    gpu_loss.in_place(logits, ones.bool(), ones.long(), ones, ones, None, 0.0, 0.0, None, False)
+    assert made == [None]
+
+
+def test_logits_are_not_written_over():
+    """Compiled by PyTorch 2.11, a function that does so reads labels' scores after it has."""
+    logits, ones = torch.randn(3, 7), torch.ones(3, 1)
+    before = logits.clone()
+    _, slope = gpu_loss.with_gradient(logits, ones.bool(), ones.long(), ones, ones, None, 0.0, 0.0, None, True)
     assert torch.equal(logits, before)
+    torch.testing.assert_close(slope.sum(-1), torch.zeros(3))  # softmax less the label's one
 
 
 SIZES = [
@@ -160,8 +169,8 @@ def test_a_gpu_chunks_later_than_a_cpu(as_a_gpu, monkeypatch):
 
 
 def test_compiled_and_uncompiled_agree(as_a_gpu, monkeypatch):
-    """The function a compiler is given, traced with its change in place; no kernels are made here."""
-    traced = torch.compile(gpu_loss.in_place, backend="aot_eager")
+    """The function as a compiler sees it; no kernels are made here."""
+    traced = torch.compile(gpu_loss.with_gradient, backend="aot_eager")
     calls = []
     monkeypatch.setattr(gpu_loss, "compiles", lambda device: True)
     monkeypatch.setattr(gpu_loss, "compiled", lambda: lambda *args: (calls.append(1), traced(*args))[1])
@@ -175,7 +184,7 @@ def test_where_nothing_can_be_compiled_it_goes_on(as_a_gpu, monkeypatch):
     def broken(*args):
         raise TorchDynamoException("no compiler\nand more")
 
-    monkeypatch.setattr(gpu_loss, "_uncompiled", reasons := [])
+    monkeypatch.setattr(gpu_loss, "failures", reasons := [])
     monkeypatch.setattr(gpu_loss, "compiles", lambda device: not reasons)
     monkeypatch.setattr(gpu_loss, "compiled", lambda: broken)
     with pytest.warns(UserWarning, match="not compiled, and slower for it: no compiler$") as told:
