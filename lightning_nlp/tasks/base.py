@@ -160,7 +160,7 @@ class TaskModule(LightModule):
             strategy.shard(self)
             init_weights(self, self.config, strategy.whole_parameters)
             return
-        self.backbone.to_empty(device="cpu")
+        self.backbone.to_empty(device=torch.get_default_device())
         init_weights(self, self.config)
         attach(self.backbone, self.adapter, self.config)
         choose_trained(self, self.freeze_patterns, self.trainable_patterns)

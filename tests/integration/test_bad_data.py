@@ -45,7 +45,9 @@ trainer: {{max_steps: 4, validate_every: 4, accelerator: cpu, devices: 1, monito
 
 
 def last_line(capsys):
-    return capsys.readouterr().err.strip().splitlines()[-1]
+    """What a command said last; the summary of a run's speed, indented, is not meant."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    return next(line for line in reversed(lines) if not line.startswith("  "))
 
 
 def test_label_never_seen_in_training_names_the_row(labelled, tmp_path, capsys):

@@ -27,7 +27,7 @@ def begin(path, facts=None, *, overwrite=False, batch=BATCH):
     trainer = SimpleNamespace(
         datamodule=data, is_global_zero=True, world_size=1, precision="32-true", strategy=Strategy()
     )
-    module = SimpleNamespace(task_hyperparameters=lambda: {"generation": {"beams": 1}})
+    module = SimpleNamespace(task_name="Translation", task_hyperparameters=lambda: {"generation": {"beams": 1}})
     writer = PredictionWriter(path, {"checkpoint": "step 1"}, overwrite=overwrite)
     writer.setup(trainer, module, "predict")
     return writer, trainer

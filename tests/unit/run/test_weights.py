@@ -100,7 +100,7 @@ def test_moving_averages_are_weights_of_their_own(tmp_path):
         read(tmp_path / "step-1.ckpt@ema")
 
 
-def test_a_sharded_checkpoint_is_refused(tmp_path):
+def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "step-1.ckpt").mkdir()
-    with pytest.raises(ConfigError, match="sharded checkpoint"):
+    with pytest.raises(CheckpointError, match="cannot read"):
         read(tmp_path / "step-1.ckpt@auto")
