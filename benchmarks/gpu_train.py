@@ -64,7 +64,8 @@ class Training:
 
 def flops(config: TransformerConfig, length: int) -> tuple[int, int]:
     """FLOPs of a token in training: as PaLM counts, and with causal attention counted once."""
-    palm, matrices = config.flops_per_token(length), config.flops_per_token(0)
+    palm = config.flops_per_token(length)
+    matrices = 2 * palm - config.flops_per_token(2 * length)  # attention grows with the length, they do not
     return palm, matrices + (palm - matrices) // 2
 
 

@@ -143,7 +143,7 @@ class ModelParallel(ModelParallelStrategy):
         for block in module.backbone.blocks():
             fully_shard(block, **policy)
         fully_shard(module, **policy)
-        module._apply(lambda value: torch.empty_like(value, device=self.root_device) if value.is_meta else value)
+        module._apply(lambda value: torch.zeros_like(value, device=self.root_device) if value.is_meta else value)
         for name in STEPS:
             register_fsdp_forward_method(module, name)
         self._module_names = {id(child): f"{name}." for name, child in module.named_modules() if name}

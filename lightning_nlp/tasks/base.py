@@ -161,6 +161,8 @@ class TaskModule(LightModule):
             init_weights(self, self.config, strategy.whole_parameters)
             return
         self.backbone.to_empty(device=torch.get_default_device())
+        with torch.no_grad():  # nothing may depend on what memory held
+            torch._foreach_zero_(list(self.backbone.parameters()))
         init_weights(self, self.config)
         attach(self.backbone, self.adapter, self.config)
         choose_trained(self, self.freeze_patterns, self.trainable_patterns)
