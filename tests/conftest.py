@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("LIGHTNING_NLP_RUN", None)
+
+
+def forget_seeds() -> None:
+    """The next test, and fixtures that outlive a test, start without the seed of another."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)
+
+
+forget_seeds()
+
+
+@pytest.fixture(autouse=True)
+def _forget_seeds() -> Iterator[None]:
+    """``seed_everything``, which a command run in this process calls, leaves its seed in the environment."""
+    yield
+    forget_seeds()
 
 
 @pytest.fixture(scope="session")

@@ -70,13 +70,13 @@ def master(corpus, tmp_path_factory):
 
 def test_learns_within_a_band_of_float32(corpus, tmp_path):
     """0.3 % of the loss at every step and validation, while it falls from 5.6 to 2.5 (without dropout: 0.06 % seen, bf16
-    autocast 0.24 %); gradient norms before clipping 25 % (18 % seen)."""
+    autocast 0.24 %); gradient norms before clipping 15 %."""
     _, losses, norms, validations = fit(corpus, tmp_path / "wide", dropout=0.0)
     _, *found = fit(corpus, tmp_path / "master", dropout=0.0, precision="bf16-master")
     assert losses[1] > 5.5 and losses[60] < 2.55
     assert found[0] != losses  # it does compute in bfloat16
     assert found[0] == pytest.approx(losses, rel=0.003)
-    assert found[1] == pytest.approx(norms, rel=0.25)
+    assert found[1] == pytest.approx(norms, rel=0.15)
     assert found[2] == pytest.approx(validations, rel=0.003)
 
 
@@ -87,7 +87,7 @@ def test_autocast_learns_within_a_band_of_float32(precision, corpus, tmp_path):
     _, *found = fit(corpus, tmp_path / "narrow", dropout=0.0, precision=precision)
     assert found[0] != losses
     assert found[0] == pytest.approx(losses, rel=0.01)
-    assert found[1] == pytest.approx(norms, rel=0.2)
+    assert found[1] == pytest.approx(norms, rel=0.15)
     assert found[2] == pytest.approx(validations, rel=0.01)
 
 
