@@ -16,6 +16,8 @@ from lightning_nlp.errors import TrainingError
 Policy = Literal["stop", "skip"]
 IN_A_ROW = 10
 """Skipped steps after which something else is wrong than a batch."""
+MOST_UNREAD = 1000
+"""Norms that are kept at most until somebody looks."""
 
 
 class Guard:
@@ -33,17 +35,18 @@ class Guard:
         self.skipped = 0
         """Steps left out since training started."""
         self._in_a_row = 0
-        self._first_bad: Tensor | None = None
+        self._unread: list[tuple[int, Tensor]] = []
 
     def look(self, norm: Tensor, step: int) -> bool:
         """Take note of the ``norm`` of a step; True: do not use its gradients.
 
         Raises:
-            TrainingError: too many steps in a row were skipped.
+            TrainingError: too many steps in a row were skipped; or as ``check``.
         """
         if self.policy == "stop":
-            this = torch.where(norm.isfinite(), torch.inf, float(step)).to(torch.float64)
-            self._first_bad = this if self._first_bad is None else torch.minimum(self._first_bad, this)
+            self._unread.append((step, norm))
+            if len(self._unread) == MOST_UNREAD:
+                self.check()
             return False
         if bool(norm.isfinite()):
             self._in_a_row = 0
@@ -61,8 +64,11 @@ class Guard:
         """Raises:
         TrainingError: under ``stop``, the gradients of a step before were not finite; names the first.
         """
-        if self._first_bad is not None and bool((first := self._first_bad).isfinite()):
-            raise TrainingError(
-                f"the gradients of step {int(first)} are not finite, and nothing was saved since: go on from the last "
+        unread, self._unread = self._unread, []
+        if not unread or (finite := torch.stack([norm for _, norm in unread]).isfinite()).all():
+            return
+        first = unread[finite.tolist().index(False)][0]
+        raise TrainingError(
+            f"the gradients of step {first} are not finite, and nothing was saved since: go on from the last "
                 "checkpoint with a lower learning rate, or with --trainer.non_finite skip"
             )

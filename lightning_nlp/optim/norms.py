@@ -16,7 +16,9 @@ def total_norm(gradients: list[Any]) -> Tensor:
         gradients: tensors, or DTensors of one mesh, sharded along any of its dimensions.
     """
     if not any(hasattr(gradient, "placements") for gradient in gradients):
-        return nn.utils.get_total_norm(gradients)
+        if not gradients:
+            return torch.zeros(())
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     parts: dict[tuple[int, ...], list[Tensor]] = {}
     mesh = None
     for gradient in gradients:

@@ -178,6 +178,7 @@ class TaskModule(LightModule):
         self._accumulation = self.trainer.accumulate_grad_batches
         self._data_ranks = data_ranks(self.trainer)
         self.guard = Guard(getattr(self.trainer, "non_finite", "stop"))
+        self._trained = tuple(self.parameters())  # walking through all modules at every step takes long
         self._sync = getattr(self.trainer.strategy, "sync_gradients", None) if self._accumulation > 1 else None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.memory.begin(self.trainer, data)
@@ -242,7 +243,7 @@ class TaskModule(LightModule):
             norms.scale(self._gradients(), float(scale))
 
     def _gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        return [parameter.grad for parameter in self._trained if parameter.grad is not None]
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
