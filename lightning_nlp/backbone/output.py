@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.backbone.layers import norm
 from lightning_nlp.backbone.loss import linear_cross_entropy
-from lightning_nlp.backbone.parallel.collectives import Copy, local
+from lightning_nlp.backbone.parallel.collectives import copied, local
 from lightning_nlp.backbone.parallel.vocabulary import Vocabulary
 
 
@@ -78,5 +78,5 @@ class TokenOutput(nn.Module):
         if self.softcap is not None:
             options["softcap"] = self.softcap
         if self.vocabulary is not None:
-            hidden, options["vocabulary"] = Copy.apply(hidden, self.vocabulary.group), self.vocabulary
+            hidden, options["vocabulary"] = copied(hidden, self.vocabulary.group), self.vocabulary
         return linear_cross_entropy(hidden, weight, labels, local(self.bias), **options)

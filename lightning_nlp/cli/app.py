@@ -16,11 +16,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_nlp import registry
+from lightning_nlp import registry, yaml_file
 from lightning_nlp.callbacks.predictions import PredictionWriter
 from lightning_nlp.callbacks.report import Report
 from lightning_nlp.cli.instruments import add_profile, ending, tracing
-from lightning_nlp.cli.parser import Parser, check_config_file, find_mistake
+from lightning_nlp.cli.parser import Parser, find_mistake
 from lightning_nlp.cli.quiet import quieten
 from lightning_nlp.cli.raw import config_files, first_config_stem, value_of
 from lightning_nlp.data.module import TextDataModule
@@ -100,7 +100,7 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         for file in config_files(self.command_args):
-            check_config_file(Path(file))
+            yaml_file.read(Path(file), "config file")  # says what is wrong before anything else looks at it
         run = value_of(self.command_args, "--run")
         inserted: list[str] = []
         if run is not None:

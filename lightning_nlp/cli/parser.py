@@ -1,4 +1,4 @@
-"""The argument parser: one line for a mistake, no abbreviations, no duplicate YAML keys."""
+"""The argument parser: one line for a mistake, no abbreviations, YAML read strictly."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import yaml
-from jsonargparse._loaders_dumpers import get_yaml_default_loader  # pinned and tested: there is no public way
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_nlp import registry
+from lightning_nlp import registry, yaml_file
 from lightning_nlp.errors import ConfigError, nearest
 
 
@@ -159,42 +157,4 @@ def unknown_key(key: str, flags: list[str]) -> str:
     return f"unknown key '{full}'" + (f" (known: {', '.join(sorted(names))})" if parent and names else "")
 
 
-class StrictLoader(get_yaml_default_loader()):  # type: ignore[misc]
-    """jsonargparse's YAML loader that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}' in line {line}", None)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(stream: str) -> Any:
-    """Load one YAML document strictly."""
-    return yaml.load(stream, Loader=StrictLoader)  # a SafeLoader: no tag can build an object
-
-
-jsonargparse.set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
-
-
-def check_config_file(path: Path) -> None:
-    """Say what is wrong with a configuration file before anything else looks at it.
-
-    Raises:
-        ConfigError: missing, unreadable, or not YAML; names file and line.
-    """
-    if not path.is_file():
-        siblings = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise ConfigError(f"config file '{path}' does not exist{nearest(path.name, siblings)}")
-    try:
-        load_yaml(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"config file '{path}'{where}: {getattr(error, 'problem', None) or error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
+jsonargparse.set_loader("yaml", yaml_file.load, exceptions=(yaml.YAMLError,))

@@ -7,7 +7,6 @@ from the device twice a parameter, and has no first moment and no absolute rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from lightning_nlp.optim.config import OptimizerConfig
 from lightning_nlp.optim.sharding import everywhere, whole
+from lightning_nlp.optim.stepping import Stepping
 
 DECAY_POWER = -0.8
 """Second moments keep ``1 - step ** power`` of what they were: little at first, so that no bias needs correcting."""
@@ -24,7 +24,7 @@ LEAST_SIZE = 1e-3
 """A parameter that is smaller counts as this large, or it would never leave zero."""
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(Stepping):
     """Adam's update from factored second moments, its size limited; by default relative to the parameter's own size.
 
     Args:
@@ -48,18 +48,11 @@ class Adafactor(torch.optim.Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "eps": eps, "scale_parameter": scale_parameter}
         super().__init__(params, {**defaults, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update; returns what ``closure`` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, wide(parameter.grad), group)
-        return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

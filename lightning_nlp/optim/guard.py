@@ -70,5 +70,5 @@ class Guard:
         first = unread[finite.tolist().index(False)][0]
         raise TrainingError(
             f"the gradients of step {first} are not finite, and nothing was saved since: go on from the last "
-                "checkpoint with a lower learning rate, or with --trainer.non_finite skip"
-            )
+            "checkpoint with a lower learning rate, or with --trainer.non_finite skip"
+        )

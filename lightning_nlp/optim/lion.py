@@ -6,17 +6,17 @@ ten times smaller than AdamW's, and the decay as much larger.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_nlp.backbone.parallel.collectives import local
 from lightning_nlp.optim.config import OptimizerConfig
-from lightning_nlp.optim.sharding import own
+from lightning_nlp.optim.stepping import Stepping
 
 
-class Lion(torch.optim.Optimizer):
+class Lion(Stepping):
     """``p <- (1 - lr * decay) p - lr * sign(b1 m + (1 - b1) g)``, then ``m <- b2 m + (1 - b2) g``."""
 
     def __init__(
@@ -28,13 +28,7 @@ class Lion(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update; returns what ``closure`` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
         for group in self.param_groups:
             used = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not used:
@@ -42,16 +36,15 @@ class Lion(torch.optim.Optimizer):
             for parameter in used:
                 if not self.state[parameter]:
                     self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
-            weights: list[Tensor] = [own(parameter) for parameter in used]
-            gradients = [own(parameter.grad) for parameter in used]
-            averages = [own(self.state[parameter]["exp_avg"]) for parameter in used]
+            weights: list[Tensor] = [local(parameter) for parameter in used]
+            gradients = [local(parameter.grad) for parameter in used]
+            averages = [local(self.state[parameter]["exp_avg"]) for parameter in used]
             first, second = group["betas"]
             updates = torch._foreach_lerp(averages, gradients, 1 - first)
             torch._foreach_sign_(updates)
             torch._foreach_lerp_(averages, gradients, 1 - second)
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(weights, updates, alpha=-group["lr"])
-        return loss
 
 
 def lion(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:

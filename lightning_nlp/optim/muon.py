@@ -8,16 +8,18 @@ learning rate and a decay found for AdamW hold for both kinds of parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_nlp.backbone.parallel.collectives import local
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.optim.config import OptimizerConfig
 from lightning_nlp.optim.optimizers import can_fuse
-from lightning_nlp.optim.sharding import own, own_part_of, spread_like, whole
+from lightning_nlp.optim.sharding import own_part_of, spread_like, whole
+from lightning_nlp.optim.stepping import Stepping
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic ``a x + b x^3 + c x^5``, steep at zero: small singular values grow 3.4 times an iteration."""
@@ -45,7 +47,7 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Ten
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Stepping):
     """Groups with ``muon: True`` by Muon, all others by AdamW (fused where it can be).
 
     Args:
@@ -87,20 +89,13 @@ class Muon(torch.optim.Optimizer):
         )
         super().__init__(groups, {**self.adamw.defaults, "momentum": momentum, "nesterov": nesterov})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of both kinds; returns what ``closure`` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
         for group in self.param_groups:
             if group["muon"]:
                 self._step_matrices(group)
         self.adamw.param_groups = [group for group in self.param_groups if not group["muon"]]
         self.adamw.state = self.state  # anew in every step: a loaded state comes in new dictionaries
         self.adamw.step()
-        return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         used = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -109,13 +104,13 @@ class Muon(torch.optim.Optimizer):
         for parameter in used:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        gradients = [own(parameter.grad) for parameter in used]
-        momenta: list[Tensor] = [own(self.state[parameter]["momentum_buffer"]) for parameter in used]
+        gradients = [local(parameter.grad) for parameter in used]
+        momenta: list[Tensor] = [local(self.state[parameter]["momentum_buffer"]) for parameter in used]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         if group["nesterov"]:
             momenta = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
         if group["weight_decay"]:
-            torch._foreach_mul_([own(parameter) for parameter in used], 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_([local(parameter) for parameter in used], 1 - group["lr"] * group["weight_decay"])
         for some in portions(used):
             matrices = [whole(spread_like(momenta[n], used[n])) for n in some]
             orders = [self.orders.get(used[n]) for n in some]
@@ -126,7 +121,7 @@ class Muon(torch.optim.Optimizer):
             updates = self._updates(matrices, [used[n] for n in some])
             for number, update, order in zip(some, updates, orders, strict=True):
                 update = update if order is None else update[order]
-                own(used[number]).add_(own_part_of(update, used[number]), alpha=-group["lr"])
+                local(used[number]).add_(own_part_of(update, used[number]), alpha=-group["lr"])
 
     def _updates(self, momenta: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
         """What the rate is multiplied with, for whole matrices; pieces of one shape in one batch, lying or standing."""

@@ -1,7 +1,7 @@
 """What an optimizer must know of parameters that are spread over ranks (``DTensor``: FSDP2, tensor parallelism).
 
-Elementwise work is done on each rank's own part. Whatever looks at a whole matrix gathers it, so that steps
-do not depend on how its parameters are spread.
+Elementwise work is done on each rank's own part (``collectives.local``). Whatever looks at a whole matrix gathers it, so
+that steps do not depend on how its parameters are spread.
 """
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 def is_spread(tensor: Tensor) -> bool:
     """True for a ``DTensor``; asked without importing the package, which other runs do not need."""
     return hasattr(tensor, "full_tensor")
-
-
-def own(tensor: Tensor) -> Tensor:
-    """This rank's part, sharing its memory; all of an ordinary tensor."""
-    return cast("DTensor", tensor).to_local() if is_spread(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_nlp import yaml_file
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.run.directory import NAME
-from lightning_nlp.sweeps import yaml_file
 from lightning_nlp.sweeps.parameters import Parameter, parse_parameter
 
 METHODS = {
@@ -139,7 +139,10 @@ def read_sweep(path: Path, name: str | None = None) -> Sweep:
     Raises:
         ConfigError: one line naming the key, with the nearest right one.
     """
-    return parse_sweep(yaml_file.read(path), name or path.stem)
+    content = yaml_file.read(path, "sweep file")
+    if not isinstance(content, dict):
+        raise ConfigError(f"sweep file '{path}' must hold keys and values (method, metric, parameters ...)")
+    return parse_sweep(content, name or path.stem)
 
 
 def parse_sweep(raw: dict[str, Any], name: str) -> Sweep:

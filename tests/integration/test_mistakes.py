@@ -79,8 +79,8 @@ FILES = {
         "model: {init_args: {optimizer: {groups: [{match: '*norm*', lr_scle: 2}]}}}",
         "unknown key 'lr_scle'; did you mean 'lr_scale'",
     ),
-    "duplicate key": ("trainer: {max_steps: 1}\ntrainer: {max_steps: 2}", "duplicate key 'trainer' in line 2"),
-    "duplicate nested key": ("trainer:\n  max_steps: 1\n  max_steps: 2", "duplicate key 'max_steps' in line 3"),
+    "duplicate key": ("trainer: {max_steps: 1}\ntrainer: {max_steps: 2}", "bad.yaml' line 2: duplicate key 'trainer'"),
+    "duplicate nested key": ("trainer:\n  max_steps: 1\n  max_steps: 2", "bad.yaml' line 3: duplicate key 'max_steps'"),
     "syntax": ("trainer: {max_steps: 1\n", "bad.yaml' line"),
 }
 

@@ -1,11 +1,13 @@
 """Collectives that autograd differentiates, and the sequence they cut (Shoeybi et al. 2019; Korthikanti et al. 2022).
 
 Tensors between the parallel parts of a block are either *whole* on every rank (and equal), or hold this rank's rows of
-the sequence. Functions are named for their forward pass; each one's backward pass is its opposite.
+the sequence. Functions are named for their way forwards; gradients come back the opposite way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,33 +19,36 @@ Group = Any
 
 
 def local(parameter: Any) -> Any:
-    """This rank's part of a DTensor; anything else as it is."""
+    """This rank's part of a DTensor, sharing its memory; anything else as it is."""
     return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
-class Copy(torch.autograd.Function):
+class Way(torch.autograd.Function):
+    """A tensor goes one way, and its gradient comes back another."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.back = back
+        return there(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(gradient), None, None
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """The same numbers, as a tensor of its own for autograd."""
+    return x.view_as(x)
+
+
+def copied(x: Tensor, group: Group) -> Tensor:
     """Whole on every rank, used differently by each: gradients are summed over the ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return summed(gradient, ctx.group), None
+    return Way.apply(x, unchanged, partial(summed, group=group))
 
 
-class Sum(torch.autograd.Function):
+def added(x: Tensor, group: Group) -> Tensor:
     """Partial sums on every rank, whole afterwards."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        return summed(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    return Way.apply(x, partial(summed, group=group), unchanged)
 
 
 def summed(x: Tensor, group: Group) -> Tensor:
@@ -74,25 +79,25 @@ class Sequence:
         self.length, self.on = x.shape[1], on
         if not on:
             return x
-        return Cut.apply(x, self, self.length)
+        return Way.apply(x, self.own, self._whole())
 
     def joined(self, x: Tensor) -> Tensor:
         """The whole ``[B, T, D]`` of parts, to be used the same way by all ranks."""
         if not self.on:
             return x
-        return Joined.apply(x, self, self.length)
+        return Way.apply(x, self._whole(), self.own)
 
     def gathered(self, x: Tensor) -> Tensor:
         """The whole ``[B, T, D]`` of parts, to be used differently by each rank."""
         if not self.on:
-            return Copy.apply(x, self.group)
-        return Gathered.apply(x, self, self.length)
+            return copied(x, self.group)
+        return Way.apply(x, self._whole(), self.reduced)
 
     def scattered(self, x: Tensor) -> Tensor:
         """Partial sums ``[B, T, D]`` added up, of which this rank keeps its part."""
         if not self.on:
-            return Sum.apply(x, self.group)
-        return Scattered.apply(x, self, self.length)
+            return added(x, self.group)
+        return Way.apply(x, self.reduced, self._whole())
 
     # Without gradients --------------------------------------------------------------------------------------------
 
@@ -106,6 +111,10 @@ class Sequence:
         dist.all_gather(parts, x.contiguous(), group=self.group)
         return torch.cat(parts, dim=1)[:, :length]
 
+    def _whole(self) -> Callable[[Tensor], Tensor]:
+        """:meth:`whole` with the length of now: the next pass may be of another before this one's gradients come."""
+        return partial(self.whole, length=self.length)
+
     def reduced(self, x: Tensor) -> Tensor:
         """This rank's part of the sum of ``x`` over all ranks."""
         if dist.get_backend(self.group) == "gloo":  # which adds and scatters no slower in two steps
@@ -118,47 +127,3 @@ class Sequence:
     def _filled(self, x: Tensor) -> Tensor:
         missing = -x.shape[1] % self.ranks
         return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
-
-
-class Cut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sequence: Sequence, length: int) -> Tensor:
-        ctx.sequence, ctx.length = sequence, length
-        return sequence.own(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.sequence.whole(gradient, ctx.length), None, None
-
-
-class Joined(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sequence: Sequence, length: int) -> Tensor:
-        ctx.sequence, ctx.length = sequence, length
-        return sequence.whole(x, length)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.sequence.own(gradient), None, None
-
-
-class Gathered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sequence: Sequence, length: int) -> Tensor:
-        ctx.sequence, ctx.length = sequence, length
-        return sequence.whole(x, length)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.sequence.reduced(gradient), None, None
-
-
-class Scattered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sequence: Sequence, length: int) -> Tensor:
-        ctx.sequence, ctx.length = sequence, length
-        return sequence.reduced(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.sequence.whole(gradient, ctx.length), None, None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_nlp.backbone.parallel.collectives import Copy, Group, Sequence, Sum, local
+from lightning_nlp.backbone.parallel.collectives import Group, Sequence, added, copied, local
 from lightning_nlp.backbone.parallel.vocabulary import Vocabulary
 
 
@@ -17,7 +17,7 @@ def used(parameter: Tensor | None, group: Group | None) -> Tensor | None:
     """A parameter that is whole on every rank; with ``group``, one whose uses differ between the ranks."""
     if parameter is None:
         return None
-    return local(parameter) if group is None else Copy.apply(local(parameter), group)
+    return local(parameter) if group is None else copied(local(parameter), group)
 
 
 class WholeLinear(nn.Linear):
@@ -36,7 +36,7 @@ class ColumnLinear(nn.Linear):
     group: Group | None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x if self.group is None else Copy.apply(x, self.group)
+        x = x if self.group is None else copied(x, self.group)
         return F.linear(x, local(self.weight), local(self.bias))
 
 
@@ -49,7 +49,7 @@ class RowLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         part = F.linear(x, local(self.weight))
         if self.sequence is None:
-            part, own = Sum.apply(part, self.group), None
+            part, own = added(part, self.group), None
         else:
             part, own = self.sequence.scattered(part), self.group
         bias = used(self.bias, own)
@@ -90,4 +90,4 @@ class VocabularyEmbedding(nn.Embedding):
     def forward(self, tokens: Tensor) -> Tensor:
         inside, rows = self.vocabulary.rows(tokens)
         found = F.embedding(rows, local(self.weight))
-        return Sum.apply(found.masked_fill(~inside[..., None], 0.0), self.vocabulary.group)
+        return added(found.masked_fill(~inside[..., None], 0.0), self.vocabulary.group)

@@ -7,9 +7,9 @@ import copy
 import pytest
 import yaml
 
+from lightning_nlp import yaml_file
 from lightning_nlp.__main__ import main
 from lightning_nlp.errors import ConfigError
-from lightning_nlp.sweeps import yaml_file
 from lightning_nlp.sweeps.grammar import parse_sweep, read_sweep
 
 GOOD = {
@@ -137,14 +137,14 @@ def test_methods_ask_for_what_they_need(method, more, line):
 def test_numbers_are_read_as_people_write_them(tmp_path):
     path = tmp_path / "numbers.yaml"
     path.write_text("a: [1e-4, 1E5, -2e3, 1.5e-3, 3, .5e1, 1e, 1e-4x, '1e-4']\n")
-    assert yaml_file.read(path)["a"] == [1e-4, 1e5, -2e3, 1.5e-3, 3, 5.0, "1e", "1e-4x", "1e-4"]
+    assert yaml_file.read(path, "sweep file")["a"] == [1e-4, 1e5, -2e3, 1.5e-3, 3, 5.0, "1e", "1e-4x", "1e-4"]
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("method: grid\nmethod: list\n", "sweep file '{path}' line 2: duplicate key 'method'"),
-        ("method: [grid\n", "sweep file '{path}' line 2: expected ',' or ']', but got '<stream end>'"),
+        ("method: [grid\n", "sweep file '{path}' line 2: did not find expected ',' or ']'"),
         ("- grid\n", "sweep file '{path}' must hold keys and values (method, metric, parameters ...)"),
         ("a: !!python/object/apply:os.system [ls]\n", "sweep file '{path}' line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
         ("", "sweep file '{path}' must hold keys and values (method, metric, parameters ...)"),
