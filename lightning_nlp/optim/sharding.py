@@ -1,7 +1,7 @@
 """What an optimizer must know of parameters that are spread over ranks (``DTensor``: FSDP2, tensor parallelism).
 
-Elementwise work is done on each rank's own part (``collectives.local``). Whatever looks at a whole matrix gathers it, so
-that steps do not depend on how its parameters are spread.
+Elementwise work is done on each rank's own part (``collectives.local``). Whatever looks at a whole matrix gathers it,
+so that steps do not depend on how its parameters are spread.
 """
 
 from __future__ import annotations

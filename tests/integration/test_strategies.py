@@ -125,9 +125,16 @@ def test_every_strategy_equals_one_process(tmp_path):
     for kind in kinds:
         offload = {**FILE, "cpu_offload": True}
         together.append(case("decoder", kind, offload, trainer={"activation_checkpointing": kind}))
+    compiled = {"compile": "blocks", "compile_backend": "eager"}
+    together.append(case("decoder", "compiled", two["sequence"], trainer=compiled))
     together += [case("decoder", name, how, precision=precision) for name, (how, precision) in narrow.items()]
     launch(tmp_path, (1, alone), (2, together), (4, [case(each, "both", {**COLUMNS, **FILE}) for each in four]))
-    equal = [*pairs, *(("decoder", kind) for kind in kinds), *((arrangement, "both") for arrangement in four)]
+    equal = [
+        *pairs,
+        ("decoder", "compiled"),
+        *(("decoder", kind) for kind in kinds),
+        *((arrangement, "both") for arrangement in four),
+    ]
     for arrangement, name in equal:
         found = differences(tmp_path / f"{arrangement}-{name}", tmp_path / f"{arrangement}-one")
         assert all(found[kind] < bound for kind, bound in BOUNDS.items()), (arrangement, name, found)
