@@ -53,7 +53,7 @@ def launch(root: Path, *jobs: tuple[int, list[dict]]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(JOB.parents[2])}
     command = [sys.executable, str(JOB), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-9000:]
 
 
 def lines(run: Path) -> list[dict]:
