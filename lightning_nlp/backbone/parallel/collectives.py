@@ -20,7 +20,7 @@ Group = Any
 
 def local(parameter: Any) -> Any:
     """This rank's part of a DTensor, sharing its memory; anything else as it is."""
-    # Asked of the class: compiled code does not see the methods of a parameter that is a DTensor (whose import takes 1 s).
+    # Asked of the class: compiled code does not see methods of a parameter that is a DTensor; its import takes 1 s.
     return parameter.to_local() if hasattr(type(parameter), "to_local") else parameter
 
 
