@@ -53,17 +53,9 @@ def write_text(directory: Path, shape: Shape, documents: int = 20) -> None:
                 stream.write(json.dumps({"text": " ".join(draw.choices(words, k=40 * shape.length))}) + "\n")
 
 
-def our_fit(shape: Shape, directory: Path, precision: str | None) -> None:
-    """Our Trainer; a callback waits for its turn between two steps."""
-    import lightning.pytorch as L
-
+def task_and_data(shape: Shape, directory: Path) -> tuple[Any, Any]:
+    """A language model, and the text written for it."""
     import lightning_nlp
-
-    stopwatch = harness.Stopwatch(warm_up=2)
-
-    class Turns(L.Callback):
-        def on_train_batch_start(self, *args: Any) -> None:
-            stopwatch()
 
     write_text(directory, shape)
     backbone = lightning_nlp.TransformerConfig(
@@ -73,13 +65,33 @@ def our_fit(shape: Shape, directory: Path, precision: str | None) -> None:
         max_length=shape.length,
         positions="learned",
     )
-    module = lightning_nlp.CausalLM(backbone, sample_prompts=[])
     data = lightning_nlp.CausalLMData(
         str(directory),
         tokenizer=lightning_nlp.TokenizerConfig(path=str(directory / "tokenizer.json")),
         max_length=shape.length,
         global_batch_size=shape.batch,
     )
+    return lightning_nlp.CausalLM(backbone, sample_prompts=[]), data
+
+
+def turns(warm_up: int) -> Any:
+    """A callback that waits for its turn between two steps."""
+    import lightning.pytorch as L
+
+    stopwatch = harness.Stopwatch(warm_up)
+
+    class Turns(L.Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            stopwatch()
+
+    return Turns()
+
+
+def our_fit(shape: Shape, directory: Path, precision: str | None, warm_up: int = 2) -> None:
+    """Our Trainer, with everything that ``fit`` attaches."""
+    import lightning_nlp
+
+    task, data = task_and_data(shape, directory)
     trainer = lightning_nlp.Trainer(
         max_steps=10**6,
         validate_every=0,
@@ -87,10 +99,10 @@ def our_fit(shape: Shape, directory: Path, precision: str | None) -> None:
         gradient_clip_val=1.0,
         accelerator="cpu",
         precision=precision,  # type: ignore[arg-type]
-        callbacks=[Turns()],
+        callbacks=[turns(warm_up)],
         default_root_dir=str(directory / "run"),
     )
-    trainer.fit(module, datamodule=data)
+    trainer.fit(task, datamodule=data)
 
 
 def nano_loop(shape: Shape, directory: Path, autocast: bool) -> None:

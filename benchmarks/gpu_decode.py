@@ -23,6 +23,10 @@ from lightning_nlp.decoding.generate import generate
 Generation = Callable[[], Any]
 
 
+class Unavailable(Exception):
+    """This machine cannot go that way."""
+
+
 class Graphs:
     """Greedy steps as CUDA graphs, one for every length: nothing of Python, and one launch, a token.
 
@@ -115,7 +119,7 @@ def run(spec: dict[str, Any], device: str, emit: Emit) -> None:
 
     def graphs() -> Generation:
         if device != "cuda":
-            raise NotImplementedError("CUDA graphs need a CUDA device")
+            raise Unavailable("CUDA graphs need a CUDA device")
         return Graphs(model, on_device, new)
 
     label = f"{spec['row']} B{batch}, {prompt} + {new} tokens"
@@ -131,7 +135,7 @@ def run(spec: dict[str, Any], device: str, emit: Emit) -> None:
             step = make()
             found = step()
             each = median(seconds_of(step, device, 1) for _ in range(3))
-        except (ImportError, NotImplementedError) as error:
+        except (ImportError, Unavailable) as error:
             emit({**common, "status": "skipped", "note": reason(error)})
         except Exception as error:
             emit({**common, "status": "failed", "note": reason(error)})

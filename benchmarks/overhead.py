@@ -19,13 +19,12 @@ from statistics import median
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.fit import write_text
+from benchmarks.fit import LOG_EVERY, our_fit, task_and_data, turns
 from benchmarks.harness import Row, alternate, interval, report
 from benchmarks.peers import Shape
 
 SHAPE = Shape(layers=1, width=64, heads=2, length=32, vocabulary=256, batch=2)
 """Forward, backward and update take about a millisecond on one core."""
-LOG_EVERY = 10
 WARM_UP = 50
 CONTESTANTS = ("raw loop", "ours", "lightning")
 ROWS = (
@@ -35,26 +34,9 @@ ROWS = (
 )
 
 
-def parts(directory: Path) -> tuple[Any, Any]:
-    """The task and its data."""
-    import lightning_nlp
-
-    write_text(directory, SHAPE)
-    backbone = lightning_nlp.TransformerConfig(
-        n_layers=SHAPE.layers, d_model=SHAPE.width, n_heads=SHAPE.heads, max_length=SHAPE.length, positions="learned"
-    )
-    data = lightning_nlp.CausalLMData(
-        str(directory),
-        tokenizer=lightning_nlp.TokenizerConfig(path=str(directory / "tokenizer.json")),
-        max_length=SHAPE.length,
-        global_batch_size=SHAPE.batch,
-    )
-    return lightning_nlp.CausalLM(backbone, sample_prompts=[]), data
-
-
 def alone(directory: Path) -> tuple[Any, Iterator[Any]]:
     """The task, built, and its batches, without a Trainer."""
-    task, data = parts(directory)
+    task, data = task_and_data(SHAPE, directory)
     data.prepare_data()
     data.setup("fit")
     data.plan(1, 0)
@@ -89,31 +71,6 @@ def raw_loop(directory: Path) -> None:
             print(f"step {count}: loss {loss.item():.4f}", file=sys.stderr)
 
 
-def our_fit(directory: Path) -> None:
-    """Everything that ``fit`` attaches."""
-    import lightning.pytorch as L
-
-    import lightning_nlp
-
-    stopwatch = harness.Stopwatch(WARM_UP)
-
-    class Turns(L.Callback):
-        def on_train_batch_start(self, *args: Any) -> None:
-            stopwatch()
-
-    task, data = parts(directory)
-    trainer = lightning_nlp.Trainer(
-        max_steps=10**6,
-        validate_every=0,
-        log_every_n_steps=LOG_EVERY,
-        gradient_clip_val=1.0,
-        accelerator="cpu",
-        callbacks=[Turns()],
-        default_root_dir=str(directory / "run"),
-    )
-    trainer.fit(task, datamodule=data)
-
-
 def lightning_defaults(directory: Path) -> None:
     """The same model as one would write it for Lightning, and a Trainer with what it has by default."""
     import lightning.pytorch as L
@@ -123,7 +80,6 @@ def lightning_defaults(directory: Path) -> None:
 
     torch.manual_seed(0)
     task, batches = alone(directory)
-    stopwatch = harness.Stopwatch(WARM_UP)
 
     class Usual(L.LightningModule):
         def __init__(self) -> None:
@@ -147,10 +103,6 @@ def lightning_defaults(directory: Path) -> None:
         def __len__(self) -> int:
             return sys.maxsize
 
-    class Turns(L.Callback):
-        def on_train_batch_start(self, *args: Any) -> None:
-            stopwatch()
-
     trainer = L.Trainer(
         max_steps=10**6,
         log_every_n_steps=LOG_EVERY,
@@ -158,16 +110,19 @@ def lightning_defaults(directory: Path) -> None:
         accelerator="cpu",
         devices=1,
         logger=TensorBoardLogger(str(directory / "logs")),
-        callbacks=[Turns(), ModelCheckpoint(directory / "checkpoints", every_n_train_steps=10**6)],
+        callbacks=[turns(WARM_UP), ModelCheckpoint(directory / "checkpoints", every_n_train_steps=10**6)],
         default_root_dir=str(directory),
     )
     trainer.fit(Usual(), Endless())
 
 
 def contestant(name: str) -> None:
-    run = {"raw loop": raw_loop, "ours": our_fit, "lightning": lightning_defaults}[name]
-    with tempfile.TemporaryDirectory() as directory:
-        run(Path(directory))
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        if name == "ours":
+            our_fit(SHAPE, directory, precision=None, warm_up=WARM_UP)
+        else:
+            {"raw loop": raw_loop, "lightning": lightning_defaults}[name](directory)
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:

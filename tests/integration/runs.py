@@ -12,7 +12,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
+
+import lightning_nlp
 from lightning_nlp.__main__ import main as lightning_nlp_main
 from lightning_nlp.verification.history import history, last_step, lines, steps_back
 from lightning_nlp.verification.kills import command, moment, start, stop_after
@@ -96,6 +100,41 @@ trainer:
 """
     )
     return path
+
+
+def write_classification_config(path: Path, texts: Path, data: str, trainer: str) -> Path:
+    """A tiny classifier on ``texts``; more of ``data`` and the ``trainer`` as flow mappings without braces."""
+    path.write_text(
+        f"""
+model:
+  class_path: TextClassification
+  init_args:
+    backbone: {{arrangement: encoder, n_layers: 1, d_model: 32, n_heads: 2, max_length: 64}}
+data:
+  class_path: TextClassificationData
+  init_args: {{path: {texts}, tokenizer: {{kind: byte}}, global_batch_size: 8, {data}}}
+trainer: {{{trainer}, accelerator: cpu, devices: 1}}
+"""
+    )
+    return path
+
+
+def fit_language_model(corpus: Path, directory: Path, dropout: float = 0.0, **trainer: Any) -> lightning_nlp.CausalLM:
+    """A tiny language model trained in this process, four texts a step, all checkpoints kept."""
+    torch.manual_seed(0)
+    config = lightning_nlp.TransformerConfig(n_layers=1, d_model=32, n_heads=2, max_length=64, dropout=dropout)
+    module = lightning_nlp.CausalLM(config, sample_prompts=[])
+    tokenizer = lightning_nlp.TokenizerConfig(kind="byte")
+    data = lightning_nlp.CausalLMData(str(corpus), tokenizer=tokenizer, max_length=64, global_batch_size=4, lanes=4)
+    common = {
+        "checkpoint_every": 4,
+        "keep_last": 9,
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "logger": False,
+    }
+    lightning_nlp.Trainer(**{**common, "default_root_dir": str(directory), **trainer}).fit(module, datamodule=data)
+    return module
 
 
 def environment() -> dict[str, str]:

@@ -11,34 +11,12 @@ import torch
 import lightning_nlp
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import checkpoint_io, manifest
+from tests.integration import runs
 
 
 def fit(corpus, directory, callbacks=(), **trainer):
-    torch.manual_seed(0)
-    config = lightning_nlp.TransformerConfig(n_layers=1, d_model=32, n_heads=2, max_length=64, dropout=0.1)
-    module = lightning_nlp.CausalLM(config, sample_prompts=[])
-    data = lightning_nlp.CausalLMData(
-        str(corpus),
-        tokenizer=lightning_nlp.TokenizerConfig(kind="byte"),
-        max_length=64,
-        global_batch_size=4,
-        lanes=4,
-    )
-    run = lightning_nlp.Trainer(
-        **{
-            "max_steps": 12,
-            "checkpoint_every": 4,
-            "validate_every": 6,
-            "keep_last": 9,
-            "accelerator": "cpu",
-            "enable_progress_bar": False,
-            "logger": False,
-            "callbacks": list(callbacks),
-            "default_root_dir": str(directory),
-            **trainer,
-        }
-    )
-    run.fit(module, datamodule=data)
+    settings = {"max_steps": 12, "validate_every": 6, "callbacks": list(callbacks), **trainer}
+    runs.fit_language_model(corpus, directory, dropout=0.1, **settings)
     return {found.step: found for found in manifest.published(directory / "checkpoints")}
 
 

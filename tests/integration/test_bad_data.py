@@ -7,6 +7,7 @@ import json
 import pytest
 
 from lightning_nlp.__main__ import main
+from tests.integration import runs
 
 pytestmark = pytest.mark.slow
 
@@ -28,19 +29,8 @@ def labelled(tmp_path):
 
 
 def fit(tmp_path, *flags):
-    config = tmp_path / "classes.yaml"
-    config.write_text(
-        f"""
-model:
-  class_path: TextClassification
-  init_args:
-    backbone: {{arrangement: encoder, n_layers: 1, d_model: 32, n_heads: 2, max_length: 64}}
-data:
-  class_path: TextClassificationData
-  init_args: {{path: {tmp_path / "set"}, tokenizer: {{kind: byte}}, max_length: 24, global_batch_size: 8}}
-trainer: {{max_steps: 4, validate_every: 4, accelerator: cpu, devices: 1, monitor: val/accuracy, monitor_mode: max}}
-"""
-    )
+    trainer = "max_steps: 4, validate_every: 4, monitor: val/accuracy, monitor_mode: max"
+    config = runs.write_classification_config(tmp_path / "classes.yaml", tmp_path / "set", "max_length: 24", trainer)
     return main(["fit", "-c", str(config), "--root", str(tmp_path), "--overwrite", *flags])
 
 

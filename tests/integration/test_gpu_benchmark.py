@@ -46,7 +46,7 @@ def test_everything_runs_on_tiny_shapes(tmp_path, capsys):
         assert row["loss"][1] < row["loss"][0] and row["gib"] is None
     assert written["torch"] == torch.__version__ and "--smoke" in written["command"]
     assert page.startswith("# Not measured on a GPU")
-    assert "CUDA graphs: skipped, NotImplementedError" in page
+    assert "CUDA graphs: skipped, Unavailable" in page
 
 
 SCRIPT = """

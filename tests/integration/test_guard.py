@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import lightning.pytorch as L
 import pytest
 import torch
 
-import lightning_nlp
 from lightning_nlp.errors import TrainingError
 from lightning_nlp.optim.guard import IN_A_ROW, Guard
 from lightning_nlp.run import manifest
+from tests.integration import runs
 
 
 class Poison(L.Callback):
@@ -26,31 +24,9 @@ class Poison(L.Callback):
 
 
 def fit(corpus, directory, steps, clip=1.0, **trainer):
-    torch.manual_seed(0)
-    config = lightning_nlp.TransformerConfig(n_layers=1, d_model=32, n_heads=2, max_length=64)
-    module = lightning_nlp.CausalLM(config, sample_prompts=[])
-    data = lightning_nlp.CausalLMData(
-        str(corpus),
-        tokenizer=lightning_nlp.TokenizerConfig(kind="byte"),
-        max_length=64,
-        global_batch_size=4,
-        lanes=4,
-    )
-    run = lightning_nlp.Trainer(
-        max_steps=24,
-        checkpoint_every=4,
-        validate_every=0,
-        keep_last=9,
-        accelerator="cpu",
-        gradient_clip_val=clip,
-        callbacks=[Poison(steps)],
-        enable_progress_bar=False,
-        logger=False,
-        default_root_dir=str(directory),
-        **trainer,
-    )
-    run.fit(module, datamodule=data)
-    return module, [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    settings = {"max_steps": 24, "validate_every": 0, "gradient_clip_val": clip, "callbacks": [Poison(steps)]}
+    module = runs.fit_language_model(corpus, directory, **settings, **trainer)
+    return module, runs.lines(directory)
 
 
 @pytest.mark.parametrize("clip", [1.0, None])

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_nlp.backbone import chunked_loss, gpu_loss, loss
 from lightning_nlp.backbone.loss import cross_entropy, linear_cross_entropy
+from tests.unit.backbone.test_loss import check_bfloat16
 
 LABELS = {
     "all": [1, 4, 0, 6, 2, 3, 5, 1, 0, 2, 6],
@@ -101,20 +102,7 @@ def test_rows_are_dropped_on_a_gpu_only_when_asked(as_a_gpu, monkeypatch):
 
 
 def test_bfloat16_in_few_passes_keeps_the_digits(as_a_gpu):
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(600, 32, generator=generator).bfloat16().requires_grad_()
-    weight = (torch.randn(2000, 32, generator=generator) * 0.1).bfloat16().requires_grad_()
-    labels = torch.randint(0, 2000, (600,), generator=generator)
-    exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
-    total, count = linear_cross_entropy(hidden, weight, labels, chunked=True)
-    expected, _ = linear_cross_entropy(*exact, labels, chunked=False)
-    assert total.dtype == count.dtype == torch.float32
-    assert total.item() == pytest.approx(expected.item(), rel=1e-4)
-    total.backward()
-    expected.backward()
-    for our, their in zip((hidden, weight), exact, strict=True):
-        assert our.grad.dtype == torch.bfloat16
-        assert (our.grad.double() - their.grad).norm() < 0.004 * their.grad.norm()
+    check_bfloat16()
 
 
 def test_without_gradients_none_is_made(as_a_gpu, monkeypatch):

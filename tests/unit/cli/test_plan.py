@@ -17,6 +17,7 @@ from lightning_nlp.cli.plan_config import Layout, asked_of, layout_of
 from lightning_nlp.cli.plan_numbers import accumulations, batch_of, checkpoint_bytes, memory, optimizer_bytes
 from lightning_nlp.cli.plan_trial import Trial, configuration, trial
 from lightning_nlp.errors import ConfigError, DataError
+from tests.integration import runs
 
 # A block: 4 D^2 of attention, 8 D^2 of the feed-forward; bytes and 4 special tokens make a vocabulary of 260.
 EMBEDDING, BLOCK, NORMS = 260 * 32, 12 * 32 * 32, 3 * 32
@@ -79,20 +80,8 @@ def test_epochs_are_counted_without_a_trace(tiny, corpus, tmp_path, monkeypatch,
     monkeypatch.setenv("LIGHTNING_NLP_DATA", str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
     rows = sum(1 for _ in (corpus / "train.jsonl").open())
-    config = tmp_path / "classes.yaml"
-    config.write_text(
-        f"""
-model:
-  class_path: TextClassification
-  init_args:
-    backbone: {{arrangement: encoder, n_layers: 1, d_model: 32, n_heads: 2, max_length: 64}}
-data:
-  class_path: TextClassificationData
-  init_args: {{path: {corpus}, tokenizer: {{kind: byte}}, label_column: id,
-    max_length: 32, global_batch_size: 8, lanes: 4}}
-trainer: {{max_epochs: 3, accelerator: cpu, devices: 1}}
-"""
-    )
+    data = "label_column: id, max_length: 32, lanes: 4"
+    config = runs.write_classification_config(tmp_path / "classes.yaml", corpus, data, "max_epochs: 3")
     found = plan(capsys, "-c", config)
     assert found["steps"] == -(-3 * rows // 8) and not found["row_tokens"]["full"]
     assert any("2 classes are assumed" in note for note in found["notes"])
