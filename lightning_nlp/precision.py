@@ -77,6 +77,12 @@ class BFloat16Master(Precision):
         return output
 
 
+class NarrowedWhileGathered(Precision):
+    """``bf16-master`` where weights are dealt out: their strategy narrows them on the way."""
+
+    precision = "bf16-master"  # type: ignore[assignment]
+
+
 def check_precision(precision: Any) -> None:
     """Raises:
     ConfigError: no such precision; names the nearest.
@@ -104,7 +110,7 @@ def settle(strategy: Strategy, accelerator: Accelerator, precision: PrecisionNam
                 "take bf16-master, bf16-mixed, bf16-true or 32-true"
             )
         if precision == "bf16-master":  # its own way to the same: parts are narrowed while they are gathered
-            strategy.compute_dtype, strategy.precision_plugin = torch.bfloat16, Precision()
+            strategy.compute_dtype, strategy.precision_plugin = torch.bfloat16, NarrowedWhileGathered()
     elif precision == "bf16-master" and not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         raise ConfigError(
             f"trainer.precision bf16-master works on one device, with ddp, fsdp2 and tp, not with {name}: "

@@ -37,6 +37,7 @@ from lightning_nlp.errors import ConfigError
 from lightning_nlp.optim.guard import Policy
 from lightning_nlp.precision import BFloat16Master, PrecisionName, check_precision, settle
 from lightning_nlp.run import allocator, manifest
+from lightning_nlp.run.agreement import Agreement
 from lightning_nlp.run.background import Background, snapshot
 from lightning_nlp.run.checkpoint_io import PlainCheckpointIO
 from lightning_nlp.run.choice import choose
@@ -149,6 +150,7 @@ class Trainer(L.Trainer):
             ours.append(Progress())
         self.checkpoints = Checkpoints(keep_last=keep_last, keep_best=keep_best, minutes=checkpoint_every_minutes)
         self.background = Background(async_checkpoints)
+        self.agreement = Agreement()
         ours += [
             *given_callbacks,
             Heartbeats(),
@@ -242,13 +244,17 @@ class Trainer(L.Trainer):
         skip_empty_hooks(self.callbacks)  # type: ignore[attr-defined]
         try:
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
-            self.background.wait()
         except RuntimeError as error:
-            if (stalled := heartbeat.explain(self, error)) is None:
-                raise
-            for process in getattr(self.strategy.launcher, "procs", []):  # one that hangs hears nothing else
-                process.kill()
-            raise stalled from None
+            if (stalled := heartbeat.explain(self, error)) is not None:
+                for process in getattr(self.strategy.launcher, "procs", []):  # one that hangs hears nothing else
+                    process.kill()
+                raise stalled from None
+            self.background.finish()
+            raise
+        except BaseException:
+            self.background.finish()
+            raise
+        self.background.wait()
 
     def resolve_checkpoint(self, ckpt_path: str | Path | None) -> str | Path | None:
         """Turn ``last``, ``best`` or a step into the path of a checkpoint whose checksum holds."""
@@ -271,7 +277,8 @@ class Trainer(L.Trainer):
         partial = manifest.partial_path(final)
         self.background.wait()
         if self.background.threaded:
-            checkpoint = snapshot(self._checkpoint_connector.dump_checkpoint(weights_only))
+            with self.profiler.profile("save_checkpoint"):  # type: ignore[attr-defined]  # the copy takes training's time
+                checkpoint = snapshot(self._checkpoint_connector.dump_checkpoint(weights_only))
             self.background.submit(lambda: self.strategy.save_checkpoint(checkpoint, partial, storage_options))
         else:
             super().save_checkpoint(partial, weights_only, storage_options)

@@ -39,8 +39,16 @@ def gpu_bytes(device: torch.device) -> int:
 def rows_at_once(hidden: Tensor, vocabulary: int) -> int:
     """Rows of logits that fit the buffer; on a GPU a power of two, so that chunks of a batch are mostly alike."""
     row = vocabulary * hidden.element_size()
-    if runs_ahead(hidden.device):
-        return max(GPU_FEWEST_ROWS, 1 << max(gpu_bytes(hidden.device) // row, 1).bit_length() - 1)
+    return gpu_rows(row, gpu_bytes(hidden.device)) if runs_ahead(hidden.device) else cpu_rows(row)
+
+
+def gpu_rows(row: int, room: int) -> int:
+    """Rows of ``row`` bytes in a buffer of ``room``."""
+    return max(GPU_FEWEST_ROWS, 1 << max(room // row, 1).bit_length() - 1)
+
+
+def cpu_rows(row: int) -> int:
+    """Rows of ``row`` bytes in a CPU's buffer."""
     return max(FEWEST_ROWS, min(MOST_ROWS, CHUNK_BYTES // row))
 
 

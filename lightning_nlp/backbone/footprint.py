@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lightning_nlp.backbone import chunked_loss, loss
 from lightning_nlp.backbone.attention import PRODUCTS_LIMIT
 from lightning_nlp.backbone.config import TransformerConfig
+from lightning_nlp.backbone.recompute import Kind
 
 FEEDFORWARD = {"relu": 1, "reglu": 3}
 """Numbers of the inner width that are kept; of other gates 4, of other activations 2."""
@@ -97,8 +98,9 @@ def activations(
     source: float = 0.0,
     numbers: Bytes = Bytes(),
     on_cpu: bool = True,
+    recomputed: Kind | None = None,
 ) -> Kept:
-    """What a forward pass of the backbone keeps.
+    """What a forward pass of the backbone keeps; with activation checkpointing also what one block then makes again.
 
     Args:
         config: of the backbone.
@@ -107,25 +109,44 @@ def activations(
         source: tokens of its source in an encoder_decoder.
         numbers: widths of numbers.
         on_cpu: the kernels are those of a CPU.
+        recomputed: how activation checkpointing is done.
     """
     end = Kept(config.d_model * (numbers.wide + numbers.narrow))  # the last norm, and what the output reads
     feedforward = feedforward_kept(config, numbers, on_cpu)
     block = attention_kept(config, length, numbers, on_cpu) + feedforward
+
+    def blocks(number: int, each: Kept, attentions: int) -> Kept:
+        if recomputed is None:
+            return each.times(number)
+        return remembered(config, numbers, attentions, recomputed).times(number) + each
+
     if config.arrangement != "encoder_decoder":
-        return (block.times(config.n_layers) + end).times(rows * length)
+        return (blocks(config.n_layers, block, 1) + end).times(rows * length)
     cross = attention_kept(config, length, numbers, on_cpu, keys=source)
-    decoder = ((block + cross).times(config.n_layers) + end).times(rows * length)
+    decoder = (blocks(config.n_layers, block + cross, 2) + end).times(rows * length)
     keys_and_values = Kept(0.0, numbers.narrow * 2 * config.n_kv_heads * config.d_head * config.n_layers)
     own = attention_kept(config, source, numbers, on_cpu) + feedforward
-    return decoder + (own.times(config.n_encoder_layers) + end + keys_and_values).times(rows * source)
+    return decoder + (blocks(config.n_encoder_layers, own, 1) + end + keys_and_values).times(rows * source)
 
 
-def scores_of_tokens(config: TransformerConfig, labels: float, numbers: Bytes) -> float:
+def remembered(config: TransformerConfig, numbers: Bytes, attentions: int, kind: Kind) -> Kept:
+    """Of a token in a block that forgets: its input, and with ``selective`` what matrices and fused attention made."""
+    found = Kept(config.d_model * numbers.wide)
+    if kind == "full":
+        return found
+    heads, groups = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+    attention = Kept(config.d_model * numbers.narrow, numbers.narrow * (2 * heads + 2 * groups))
+    inner = (2 if config.gated else 1) * config.d_ff
+    return found + attention.times(attentions) + Kept(config.d_model * numbers.narrow, numbers.narrow * inner)
+
+
+def scores_of_tokens(config: TransformerConfig, labels: float, numbers: Bytes, on_cpu: bool = True) -> float:
     """Bytes at the loss over ``labels`` positions: scores, their logarithms and gradients, or a block at a time."""
     vocabulary = config.vocab_size or 0
-    if labels * vocabulary * 4 <= loss.CHUNK_ABOVE:
+    if labels * vocabulary * 4 <= (loss.CHUNK_ABOVE if on_cpu else loss.GPU_CHUNK_ABOVE):
         return labels * vocabulary * (12 + (numbers.narrow if numbers.narrow < 4 else 0))
-    fit = chunked_loss.CHUNK_BYTES // (vocabulary * numbers.narrow)
-    rows = min(max(chunked_loss.FEWEST_ROWS, min(chunked_loss.MOST_ROWS, fit)), labels)
-    gradients = labels * config.d_model * numbers.narrow + vocabulary * config.d_model * 4
-    return rows * vocabulary * numbers.narrow + gradients
+    rows = chunked_loss.cpu_rows(vocabulary * numbers.narrow)
+    if not on_cpu:
+        rows = chunked_loss.gpu_rows(vocabulary * numbers.narrow, chunked_loss.GPU_BYTES)
+    held = min(rows, labels) * vocabulary * numbers.narrow * (1 if on_cpu else 2)  # a GPU's gradient is beside them
+    return held + labels * config.d_model * numbers.narrow + vocabulary * config.d_model * 4

@@ -54,8 +54,7 @@ class LearnedPositions(NoPositions):
 
     def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
         if self.shift:
-            last = self.embedding.num_embeddings - 1
-            positions = self.shifted(positions.expand(len(embedded), -1)).clamp(max=last)
+            positions = self.shifted(positions.expand(len(embedded), -1))
         return embedded + self.embedding(positions)
 
 

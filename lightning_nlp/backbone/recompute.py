@@ -28,11 +28,14 @@ KEPT = {
     aten._scaled_dot_product_efficient_attention.default,
     aten._scaled_dot_product_cudnn_attention.default,
 }
+KERNELS = ("torch_attn._varlen_attn", "flex_attention")
+"""Of attention, which are registered when they are first asked for."""
 
 
 def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Keep matrix products of weights, and fused attention."""
-    return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+    keep = operation in KEPT or str(operation).startswith(KERNELS)
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def recompute(block: Block, kind: Kind) -> None:

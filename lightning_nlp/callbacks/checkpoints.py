@@ -6,6 +6,7 @@ checkpoint taken before, during or after a validation is the same, and another a
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,8 @@ class Checkpoints(Callback):
         """By the clock of the first process."""
         if self.minutes is None:
             return False
-        return bool(trainer.strategy.broadcast(time.monotonic() - self._clock >= 60 * self.minutes))
+        mine = trainer.is_global_zero and time.monotonic() - self._clock >= 60 * self.minutes
+        return bool(trainer.agreement.most(trainer, int(mine)))
 
     def is_best(self, trainer: Trainer) -> bool:
         """Whether the scores at hand are among the best ``keep_best`` so far."""
@@ -118,12 +120,13 @@ class Checkpoints(Callback):
             return False
         trainer.background.wait()
         directory = trainer.run_directory.checkpoints
-        scores = [found.manifest.get("metrics", {}).get(trainer.monitor) for found in manifest.published(directory)]
-        lower = trainer.monitor_mode == "min"
-        known = sorted((score for score in scores if score is not None), reverse=not lower)[: self.keep_best]
-        mine = self.metrics[trainer.monitor]
-        best = len(known) < self.keep_best or (mine < known[-1] if lower else mine > known[-1])
-        return bool(trainer.strategy.broadcast(best))
+        known = manifest.by_score(manifest.published(directory), trainer.monitor, trainer.monitor_mode)
+        others, mine = known[: self.keep_best], self.metrics[trainer.monitor]
+        best = len(others) < self.keep_best
+        if not best:
+            last = others[-1].manifest["metrics"][trainer.monitor]
+            best = mine < last if trainer.monitor_mode == "min" else mine > last
+        return bool(trainer.strategy.broadcast(best and math.isfinite(mine)))
 
     # What -----------------------------------------------------------------------------------------------------
 
@@ -151,8 +154,7 @@ class Checkpoints(Callback):
     def prune(self, trainer: Trainer) -> None:
         """Keep the newest ``keep_last`` and the best ``keep_best``; read from the directory, true after any resume."""
         found = manifest.published(trainer.run_directory.checkpoints)
-        scored = [item for item in found if trainer.monitor in item.manifest.get("metrics", {})]
-        scored.sort(key=lambda item: item.manifest["metrics"][trainer.monitor], reverse=trainer.monitor_mode == "max")
+        scored = manifest.by_score(found, trainer.monitor, trainer.monitor_mode)
         keep = {item.step for item in found[-self.keep_last :]} | {item.step for item in scored[: self.keep_best]}
         for item in found:
             if item.step not in keep:

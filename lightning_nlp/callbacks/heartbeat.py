@@ -37,6 +37,10 @@ class Heartbeats(Callback):
             self._last = now
             note(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # type: ignore[override]
+        if trainer.world_size > 1:
+            note(trainer)  # instead of what a run before, which stalled, may have left
+
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:  # type: ignore[override]
         if trainer.world_size > 1:
             path(trainer, trainer.global_rank).unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from lightning_nlp.run.exit_codes import BY_SIGNAL, REQUEUE, GracefulExit
@@ -47,7 +46,7 @@ class Signals(Callback):
             signal.signal(number, handler)
         self._previous = {}
 
-    def _stop_code(self, trainer: L.Trainer) -> int:
+    def _stop_code(self, trainer: Trainer) -> int:
         """0, or the exit code on which all ranks agree."""
         if trainer.global_step >= trainer.max_steps:
             return 0  # nothing left but the last validation; stopped there, the run would never get its last scores
@@ -56,11 +55,7 @@ class Signals(Callback):
             code = BY_SIGNAL[self._received]
         elif self._budget is not None and time.monotonic() - self._started > self._budget:
             code = REQUEUE
-        if trainer.world_size == 1:
-            return code
-        agreed = torch.tensor(code, device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
-        return int(agreed)
+        return trainer.agreement.most(trainer, code)
 
     def _leave(self, trainer: Trainer, code: int) -> None:
         trainer.checkpoints.save(trainer)

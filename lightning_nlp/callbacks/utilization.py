@@ -135,10 +135,12 @@ def memory_of(device: torch.device) -> dict[str, int]:
 
 def resident() -> dict[str, int]:
     """Main memory of this process. The most that ``getrusage`` knows is what the process had that started it, too."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"resident_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     status = Path("/proc/self/status")
     if status.exists():
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        kilobytes = {name: int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")}
-        return {"resident_bytes": kilobytes["VmRSS"] * 1024, "resident_peak_bytes": kilobytes["VmHWM"] * 1024}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"resident_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+        for name, field in (("resident_bytes", "VmRSS"), ("resident_peak_bytes", "VmHWM")):
+            if field in fields:  # not every sandbox has all of them
+                found[name] = int(fields[field].split()[0]) * 1024
+    return found

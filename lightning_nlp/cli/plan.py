@@ -78,7 +78,7 @@ def planned(asked: Asked, options: Any, args: list[str], limit: int | None) -> d
     memory = numbers.memory(asked)
     if asked.layout.on_cpu:
         memory["process"] = resident().get("resident_bytes", 0)  # this one has imported what a run imports
-    full = asked.data.packed and asked.data.packing == "concatenate"
+    full, whole = asked.data.packed and asked.data.packing == "concatenate", numbers.steps_in_full(asked)
     found: dict[str, Any] = {
         "task": type(asked.task).__name__,
         "model": {
@@ -92,7 +92,7 @@ def planned(asked: Asked, options: Any, args: list[str], limit: int | None) -> d
         "parameters": numbers.parameters(asked.task),
         "trained": sum(weight.numel() for weight in asked.task.parameters() if weight.requires_grad),
         "flops_per_token": {name: value / work.tokens for name, value in of_step.items()},
-        "flops": None if asked.steps is None else asked.steps * of_step["palm"],
+        "flops": None if whole is None else whole * of_step["palm"],
         "strategy": asked.layout.strategy,
         "data_ranks": asked.layout.data,
         "tensor_ranks": asked.layout.tensor,
@@ -102,7 +102,7 @@ def planned(asked: Asked, options: Any, args: list[str], limit: int | None) -> d
         "rows_per_step": work.rows,
         "tokens_per_step": work.tokens,
         "steps": asked.steps,
-        "tokens": None if asked.steps is None else asked.steps * work.tokens,
+        "tokens": None if whole is None else whole * work.tokens,
         "precision": asked.precision,
         "optimizer": asked.task.optimizer_config.name,
         "memory": memory,
@@ -119,20 +119,23 @@ def planned(asked: Asked, options: Any, args: list[str], limit: int | None) -> d
         else:
             found["measured"] = {"step_seconds": measured.seconds, "tokens": measured.tokens, "memory": measured.memory}
     found["rate"] = options.tokens_per_second
-    found["seconds"] = seconds(found, measured, options.tokens_per_second)
+    # Steps are measured from the first on, where a batch that grows is small.
+    first = 1.0 if asked.data.batch.rows is None else asked.data.batch.rows.size(0) / asked.data.batch.rows.final
+    alike = None if whole is None else whole / first
+    found["seconds"] = seconds(found, alike, measured, options.tokens_per_second)
     if options.fit_micro_batch:
         found["micro_batch"] = largest(asked, args, limit, tried=options.measure is not None)
         found["memory_limit"] = found["micro_batch"]["limit"]
     return found
 
 
-def seconds(plan: dict[str, Any], measured: Trial | None, rate: float | None) -> float | None:
-    """Of the training steps; by a rate that was given, else as measured."""
+def seconds(plan: dict[str, Any], steps: float | None, measured: Trial | None, rate: float | None) -> float | None:
+    """Of the training steps; by a rate that was given, else of so many ``steps`` as were measured."""
     if plan["steps"] is None:
         return None
     if rate is not None:
         return float(plan["tokens"]) / rate
-    return None if measured is None else plan["steps"] * measured.seconds
+    return None if measured is None or steps is None else steps * measured.seconds
 
 
 def largest(asked: Asked, args: list[str], limit: int | None, tried: bool) -> dict[str, Any]:

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_nlp import registry
+from lightning_nlp.backbone.config import TransformerConfig
 from lightning_nlp.cli.app import CommandLine
 from lightning_nlp.cli.parser import find_mistake
 from lightning_nlp.data.module import TextDataModule
 from lightning_nlp.data.sources import files
 from lightning_nlp.data.tokenizers.config import SPECIAL, special
 from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
-from lightning_nlp.errors import ConfigError
+from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.precision import check_precision
 from lightning_nlp.run.directory import RunDirectory
 from lightning_nlp.run.sharding import NAMED, shares, strategy_of_class
@@ -106,6 +108,7 @@ def asked_of(args: list[str]) -> Asked:
         steps = steps_of(trainer, data, notes)
     size, vocabulary = vocabulary_of(task, data, settings.get("run"))
     task.config = task.config.replace(vocab_size=size)
+    check_tensor_parallel(task.config, layout)
     build(task, notes)
     names = [type(callback).__name__ for callback in given["callbacks"] or []]
     kept = trainer.checkpoints.keep_last + trainer.checkpoints.keep_best
@@ -120,22 +123,27 @@ def layout_of(trainer: Any, notes: list[str]) -> Layout:
     """Ranks by ``trainer.devices``, ``num_nodes``, ``accelerator`` and ``strategy``.
 
     Raises:
-        ConfigError: a strategy of an unknown name, or sizes that do not multiply to the ranks.
+        ConfigError: no such hardware, a strategy of an unknown name, or sizes that do not multiply to the ranks.
     """
     accelerator = str(trainer["accelerator"] or "auto")
+    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    if accelerator not in known:
+        raise ConfigError(
+            f"unknown trainer.accelerator '{accelerator}'{nearest(accelerator, known)} (known: {', '.join(known)})"
+        )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    devices, nodes = trainer["devices"], int(trainer["num_nodes"] or 1)
-    if devices in ("auto", -1, "-1", None):
+    devices, nodes = devices_of(trainer["devices"]), trainer["num_nodes"]
+    if nodes < 1:
+        raise ConfigError(f"trainer.num_nodes must be at least 1, not {nodes}")
+    if devices is None:
         devices = 1 if on_cpu else torch.cuda.device_count()
         if not devices:
             devices = 1
             notes.append("trainer.devices auto, and no GPU here: 1 is assumed")
-    elif isinstance(devices, (list, tuple)) or (isinstance(devices, str) and "," in devices):
-        devices = len(devices if not isinstance(devices, str) else devices.strip(",").split(","))
-    ranks = int(devices) * nodes
+    ranks = devices * nodes
     name, sizes = strategy_of(trainer["strategy"], ranks, notes)
     tensor = sizes.get("tensor_parallel_size", 1)
-    tensor = int(devices) if tensor == "auto" else int(tensor)
+    tensor = devices if tensor == "auto" else int(tensor)
     data = sizes.get("data_parallel_size", ranks // max(tensor, 1))
     if data == "auto":
         data = nodes if sizes.get("tensor_parallel_size") == "auto" else ranks // max(tensor, 1)
@@ -144,6 +152,34 @@ def layout_of(trainer: Any, notes: list[str]) -> Layout:
         raise ConfigError(f"trainer.strategy: {data} x {tensor} data and tensor ranks are not the {ranks} there are")
     shares(name, data, tensor)
     return Layout(name, data, tensor, on_cpu)
+
+
+def devices_of(asked: Any) -> int | None:
+    """How many ``trainer.devices`` are on a node; None: all there are.
+
+    Raises:
+        ConfigError: none, or no number of devices.
+    """
+    if asked in ("auto", -1, "-1", None):
+        return None
+    listed = asked.strip(",").split(",") if isinstance(asked, str) and "," in asked else asked
+    try:
+        number = len(listed) if isinstance(listed, list | tuple) else int(str(listed))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"trainer.devices must be a number of devices from 1 on, a list, or auto, not {asked}")
+    return number
+
+
+def check_tensor_parallel(config: TransformerConfig, layout: Layout) -> None:
+    """Raises:
+    ConfigError: the tensor-parallel ranks cannot share the layers out evenly.
+    """
+    if layout.tensor > 1:
+        from lightning_nlp.backbone.parallel import plan  # what it imports takes a second
+
+        plan.check(config, layout.tensor, sequence=False)
 
 
 def strategy_of(asked: Any, ranks: int, notes: list[str]) -> tuple[str, dict[str, Any]]:

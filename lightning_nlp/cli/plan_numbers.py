@@ -99,6 +99,14 @@ def step_work(asked: Asked) -> Work:
     return Work(rows, tokens, labelled(asked, rows, tokens), rows * batch.source)
 
 
+def steps_in_full(asked: Asked) -> float | None:
+    """Steps of the run, counted in steps of the final batch: fewer where the batch grows."""
+    size = asked.data.batch.rows
+    if asked.steps is None or size is None:
+        return asked.steps
+    return size.first(asked.steps) / size.final
+
+
 def flops(asked: Asked) -> dict[str, float]:
     """FLOPs of a step, by convention."""
     weights, work = Weights(asked.task), step_work(asked)
@@ -136,7 +144,10 @@ def memory(asked: Asked, micro_batches: int | None = None) -> dict[str, float]:
         return count[True] / held.tensor + count[False]
 
     batch = batch_of(asked, micro_batches)
-    kept = activations(asked.task.config, batch.rows, batch.length, batch.source, numbers, asked.layout.on_cpu)
+    kept = activations(
+        asked.task.config, batch.rows, batch.length, batch.source, numbers, asked.layout.on_cpu,
+        recomputed=asked.settings["trainer"].get("activation_checkpointing"),
+    )  # fmt: skip
     found = {
         "weights": width * on_rank(weights) / held.weights,
         "gradients": width * on_rank(trained) / held.gradients,
@@ -149,7 +160,9 @@ def memory(asked: Asked, micro_batches: int | None = None) -> dict[str, float]:
         found["narrow copies"] = copy * on_rank(weights)
     if any(isinstance(module, TokenOutput) for module in asked.task.heads.modules()):
         labels = labelled(asked, batch.rows, batch.rows * batch.length)
-        found["scores of tokens"] = scores_of_tokens(asked.task.config, labels, numbers) / held.tensor
+        found["scores of tokens"] = (
+            scores_of_tokens(asked.task.config, labels, numbers, asked.layout.on_cpu) / held.tensor
+        )
     if asked.ema:
         found["moving average"] = 4 * on_rank(trained)
     return found

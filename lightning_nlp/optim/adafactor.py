@@ -48,6 +48,20 @@ class Adafactor(Stepping):
         defaults = {"lr": lr, "momentum": momentum, "eps": eps, "scale_parameter": scale_parameter}
         super().__init__(params, {**defaults, "weight_decay": weight_decay})
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As ``Optimizer``'s, which rounds moments to the type of their parameters: here they stay as wide as saved."""
+        saved: dict[str, Any] = {}
+        last = self.register_load_state_dict_pre_hook(lambda _, adapted: saved.update(adapted))
+        super().load_state_dict(state_dict)
+        last.remove()
+        numbers = [number for group in saved["param_groups"] for number in group["params"]]
+        ours = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, parameter in zip(numbers, ours, strict=True):
+            state = self.state[parameter]
+            for key, value in saved["state"].get(number, {}).items():
+                if isinstance(value, Tensor) and value.dtype != state[key].dtype:
+                    state[key] = value.to(state[key].device)
+
     def update(self) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -115,7 +115,7 @@ class Muon(Stepping):
             matrices = [whole(spread_like(momenta[n], used[n])) for n in some]
             orders = [self.orders.get(used[n]) for n in some]
             matrices = [
-                matrix if order is None else matrix[order.argsort()]
+                matrix if order is None else torch.empty_like(matrix).index_copy_(0, order, matrix)
                 for matrix, order in zip(matrices, orders, strict=True)
             ]
             updates = self._updates(matrices, [used[n] for n in some])

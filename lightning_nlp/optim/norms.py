@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_nlp.backbone.parallel.collectives import local
+
 
 def total_norm(gradients: list[Any]) -> Tensor:
     """Euclidean norm of all gradients together, the same on every process; every part counts once.
@@ -24,9 +26,9 @@ def total_norm(gradients: list[Any]) -> Tensor:
     for gradient in gradients:
         mesh = gradient.device_mesh
         sharded = tuple(number for number, placement in enumerate(gradient.placements) if not placement.is_replicate())
-        parts.setdefault(sharded, []).append(gradient.to_local())
+        parts.setdefault(sharded, []).append(local(gradient))
     assert mesh is not None
-    total = torch.zeros((), dtype=torch.float32, device=gradients[0].to_local().device)
+    total = torch.zeros((), dtype=torch.float32, device=local(gradients[0]).device)
     for sharded in sorted(parts):  # in one order on all processes
         norms = torch._foreach_norm(parts[sharded], dtype=torch.float32)
         squares = torch.stack(list(norms)).square().sum()
@@ -36,9 +38,11 @@ def total_norm(gradients: list[Any]) -> Tensor:
     return total.sqrt()
 
 
-def scale(gradients: list[Any], factor: Any) -> None:
-    """Multiply all gradients in place; nothing is sent."""
-    torch._foreach_mul_([getattr(gradient, "_local_tensor", gradient) for gradient in gradients], factor)
+def scale(gradients: list[Any], factor: Tensor) -> None:
+    """Multiply all gradients in place by a number in a tensor; nothing is sent, nobody waits for it."""
+    if gradients:
+        parts = [local(gradient) for gradient in gradients]
+        torch._foreach_mul_(parts, factor.to(parts[0].device))
 
 
 def clip(gradients: list[Any], largest: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from torch import Tensor
@@ -33,6 +33,11 @@ class Background:
         pending, self._pending = self._pending, []
         for future in pending:
             future.result()
+
+    def finish(self) -> None:
+        """Until everything is done, of a run that has failed already: a second error is no news."""
+        wait(self._pending)
+        self._pending = []
 
 
 def snapshot(value: Any, seen: dict[Any, Tensor] | None = None) -> Any:

@@ -162,8 +162,7 @@ def members(directory: Path, name: str, monitor: tuple[str, str], report: Report
     known = manifest.published(directory)
     metric, mode = monitor
     if which == "best":
-        known = [item for item in known if metric in item.manifest.get("metrics", {})]
-        known.sort(key=lambda item: item.manifest["metrics"][metric], reverse=mode == "min")
+        known = manifest.by_score(known, metric, mode)[::-1]
     found: list[Checkpoint] = []
     while known and len(found) < count:
         checkpoint = known.pop()

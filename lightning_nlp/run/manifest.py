@@ -7,6 +7,7 @@ A checkpoint without a manifest was never finished. Nothing is overwritten; ``la
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -34,6 +35,11 @@ class Checkpoint:
     def step(self) -> int:
         """Optimizer steps done when it was saved."""
         return int(self.manifest["step"])
+
+    def score(self, monitor: str) -> float | None:
+        """Of the validation at this step; None if there was none, or it is no number."""
+        found = self.manifest.get("metrics", {}).get(monitor)
+        return found if found is not None and math.isfinite(found) else None
 
     @property
     def manifest_path(self) -> Path:
@@ -121,13 +127,17 @@ def usable(checkpoint: Checkpoint, report: Callable[[str], None], *, set_aside: 
     return damage is None
 
 
+def by_score(checkpoints: list[Checkpoint], monitor: str, mode: str) -> list[Checkpoint]:
+    """Those with a score, the best first."""
+    scores = [(score, checkpoint) for checkpoint in checkpoints if (score := checkpoint.score(monitor)) is not None]
+    return [checkpoint for _, checkpoint in sorted(scores, key=lambda pair: pair[0], reverse=mode == "max")]
+
+
 def best(
     directory: Path, monitor: str, mode: str, report: Callable[[str], None], *, set_aside: bool = True
 ) -> Checkpoint | None:
     """The valid checkpoint with the best score of ``monitor`` (``mode`` min or max), else the newest valid one."""
-    scored = [checkpoint for checkpoint in published(directory) if monitor in checkpoint.manifest.get("metrics", {})]
-    scored.sort(key=lambda checkpoint: checkpoint.manifest["metrics"][monitor], reverse=mode == "max")
-    for checkpoint in scored:
+    for checkpoint in by_score(published(directory), monitor, mode):
         if usable(checkpoint, report, set_aside=set_aside):
             return checkpoint
     return newest_valid(directory, report, set_aside=set_aside)

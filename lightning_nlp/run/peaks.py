@@ -50,7 +50,7 @@ PEAKS: tuple[tuple[str, Peak], ...] = (
     (r"RTX 4080", Peak(97.5, 97.5, 48.7, 48.7)),
     (r"RTX 3090", Peak(71.0, 71.0, 35.6, 35.6)),
     (r"MI300X|MI325X", Peak(1307.4, 1307.4, 653.7, 163.4)),
-    (r"MI250X", Peak(383.0, 383.0, None, 95.7)),
+    (r"MI250X", Peak(191.5, 191.5, None, 47.9)),  # half a module, which is what is seen as a device
 )
 LIKE = r"(D|TI|SUPER|LAPTOP|MAX Q|MOBILE)"
 """What, behind a GeForce's number, makes another card of it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, Metadata
+from torch.distributed.checkpoint.api import CheckpointException
 
 from lightning_nlp.errors import CheckpointError
 
@@ -37,9 +38,8 @@ SAFE = {
         "_MEM_FORMAT_ENCODING",
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-    "pathlib": {"PosixPath"},
 }
-"""What an index is made of, by module."""
+"""What an index is made of, by module; and paths, whose module has another name in every Python."""
 
 
 def is_sharded(path: Path) -> bool:
@@ -68,7 +68,11 @@ def save(checkpoint: dict[str, Any], path: Path, first: bool, group: Any = None)
     if first:
         torch.save(outlined(checkpoint), path / OUTLINE)
     writer = FileSystemWriter(path, single_file_per_rank=True, sync_files=False)  # flushed when it is published
-    dcp.save(tensors, storage_writer=writer, process_group=group)
+    try:
+        dcp.save(tensors, storage_writer=writer, process_group=group)
+    except CheckpointException as error:
+        (cause, _), *_ = error.failures.values()
+        raise CheckpointError(f"cannot write {path}: {first_line(cause)}") from error
 
 
 def outlined(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def outline(path: Path) -> dict[str, Any]:
     try:
         found = dict(torch.load(path / OUTLINE, weights_only=True))
     except Exception as error:  # torch raises many kinds for a file that is none of its own; all mean the same here
-        raise CheckpointError(f"cannot read {path / OUTLINE}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"cannot read {path / OUTLINE}: {first_line(error)}") from error
     found["state_dict"] = {
         name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in found["state_dict"].items()
     }
@@ -118,6 +122,8 @@ class IndexUnpickler(pickle.Unpickler):
     """Finds the classes of an index, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if name == "PosixPath" and module.partition(".")[0] == "pathlib":
+            return PurePosixPath
         if name in SAFE.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"an index has no business with {module}.{name}")
@@ -132,7 +138,7 @@ class Reader(FileSystemReader):
             with path.open("rb") as stream:
                 found = IndexUnpickler(stream).load()
         except Exception as error:
-            raise CheckpointError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+            raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
         if getattr(found, "storage_meta", None) is None:
             found.storage_meta = dcp.metadata.StorageMeta()
         found.storage_meta.load_id = self.load_id
@@ -153,10 +159,16 @@ def load_into(tensors: dict[str, Any], path: Path, alone: bool = False) -> None:
         with warnings.catch_warnings():  # it would say that a single process was meant
             warnings.simplefilter("ignore")
             dcp.load(tensors, storage_reader=Reader(path), no_dist=alone)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    except (Exception, CheckpointException) as error:  # the library's own is no Exception
+        causes = [cause for cause, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+        if isinstance(causes[0], CheckpointError):
+            raise causes[0] from None
+        raise CheckpointError(f"cannot read {path}: {first_line(causes[0])}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class ModelParallel(ModelParallelStrategy):
         gather_for_evaluation: hold whole layers while evaluating: faster, and needed to decode texts, whose lengths
             differ from process to process.
         timeout: wait so long for another process, such as ``30m``, before giving up.
-        process_group_backend: ``nccl`` or ``gloo``; by default what fits the device.
+        process_group_backend: ``nccl`` or ``gloo``; by default what fits the device, and both with ``cpu_offload``.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class ModelParallel(ModelParallelStrategy):
             if size != "auto" and (not isinstance(size, int) or size < 1):
                 raise ConfigError(f"{name}_parallel_size must be a number of processes or auto, not {size}")
         self.limit = parse_duration(timeout, "timeout") or STARTING
+        if cpu_offload and torch.cuda.is_available() and process_group_backend is None:
+            process_group_backend = "cpu:gloo,cuda:nccl"  # gradients are in main memory when their norm is summed
         # Processes that start may take longer than any message.
         first = max(self.limit, STARTING)
         super().__init__(data_parallel_size, tensor_parallel_size, sharded_checkpoints, process_group_backend, first)
@@ -155,7 +157,10 @@ class ModelParallel(ModelParallelStrategy):
         """Of every fused parameter: where its rows stand that a single process has one after the other."""
         assert self.model is not None
         parameters = dict(self.model.named_parameters())
-        return {parameters[name]: dealt(pieces, self.tensor_ranks) for name, pieces in self.pieces.items()}
+        return {
+            parameters[name]: dealt(pieces, self.tensor_ranks).to(parameters[name].device)
+            for name, pieces in self.pieces.items()
+        }
 
     @contextmanager
     def whole_parameters(self, module: nn.Module) -> Iterator[None]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lightning_nlp.backbone.parallel.layout import Pieces, like, to_whole
+from lightning_nlp.optim.restoring import adapt_state
 from lightning_nlp.run import sharded
 
 
@@ -112,7 +113,10 @@ def load_optimizer(
         saved: as a single process has it; of a directory, only shapes.
         number: of the optimizer.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    saved = adapt_state(optimizer, saved)  # its numbers are those of the run that saved it, whose groups may differ
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    ours = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = dict(zip(numbers, ours, strict=True))
     if place is not None:
         wanted: dict[str, tuple[Tensor, Pieces | None]] = {}
         for index, values in saved["state"].items():

@@ -129,6 +129,12 @@ class TaskModule(LightModule):
             self.config = self.config.replace(**{key: value})
         if (length := facts.get("max_length")) and length > self.config.max_length:
             raise ConfigError(f"data.max_length {length} is longer than backbone.max_length {self.config.max_length}")
+        shift = self.config.position_shift if self.config.positions == "learned" else 0
+        if length and length + shift > self.config.max_length:
+            raise ConfigError(
+                f"data.max_length {length} and backbone.position_shift {shift} together are more than "
+                f"backbone.max_length {self.config.max_length}, the number of learned positions"
+            )
         self.choose_heads()
         for head in self.heads.values():
             head.resolve(facts)  # type: ignore[operator]
@@ -178,7 +184,9 @@ class TaskModule(LightModule):
         self._accumulation = self.trainer.accumulate_grad_batches
         self._data_ranks = data_ranks(self.trainer)
         self.guard = Guard(getattr(self.trainer, "non_finite", "stop"))
-        self._trained = tuple(self.parameters())  # walking through all modules at every step takes long
+        # Those of the optimizers: a validation leaves other tensors in the module where it gathered what is dealt out.
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        self._trained = tuple(parameter for group in groups for parameter in group["params"])
         self._sync = getattr(self.trainer.strategy, "sync_gradients", None) if self._accumulation > 1 else None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.memory.begin(self.trainer, data)
@@ -240,7 +248,7 @@ class TaskModule(LightModule):
         self.step_totals = totals
         if self._accumulation * self._data_ranks > 1:
             scale = self.loss_scale * self._accumulation * self._data_ranks / totals[1].clamp(min=1)
-            norms.scale(self._gradients(), float(scale))
+            norms.scale(self._gradients(), scale.float())
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self._trained if parameter.grad is not None]
@@ -263,7 +271,8 @@ class TaskModule(LightModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         scale = partial(learning_rate_scale, config=self.config)
         optimizer = build_optimizer(self, self.optimizer_config, scale, partial(block_matrices, config=self.config))
-        if isinstance(optimizer, Muon) and (orders := getattr(self.trainer.strategy, "row_orders", None)) is not None:
+        strategy = self._trainer.strategy if self._trainer is not None else None  # a plan has none
+        if isinstance(optimizer, Muon) and (orders := getattr(strategy, "row_orders", None)) is not None:
             optimizer.orders = orders()
         return optimizer
 

@@ -68,3 +68,23 @@ def test_minutes_count_beside_steps(corpus, tmp_path, monkeypatch):
     assert len(found) >= 3 and 12 in found
     with pytest.raises(ConfigError, match="checkpoint_every_minutes must be a positive number, not 0"):
         lightning_nlp.Trainer(max_steps=1, checkpoint_every_minutes=0, default_root_dir=str(tmp_path))
+
+
+class Fail(L.Callback):
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 5:
+            raise RuntimeError("somebody's mistake")
+
+
+def test_a_run_that_fails_finishes_its_checkpoint_first(corpus, tmp_path, monkeypatch):
+    """Else the thread would write that the run is running after all had been said about it."""
+    published = manifest.publish
+
+    def slow(*args):
+        time.sleep(1.0)
+        return published(*args)
+
+    monkeypatch.setattr(manifest, "publish", slow)
+    with pytest.raises(RuntimeError, match="somebody's mistake"):
+        fit(corpus, tmp_path, [Fail()], async_checkpoints=True, validate_every=0)
+    assert [found.step for found in manifest.published(tmp_path / "checkpoints")] == [4]

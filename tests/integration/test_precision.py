@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -82,12 +84,17 @@ def test_learns_within_a_band_of_float32(corpus, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_autocast_learns_within_a_band_of_float32(precision, corpus, tmp_path):
-    """1 % of the loss at every step; float16 with a loss scale, which is taken off before gradients are clipped."""
+    """1 % of the loss at every step; gradient norms, from which a loss scale has been taken off, 1 % of the first 20.
+
+    Later, single norms part with the trajectories (31 % seen at a step); their mean stays within 3 %.
+    """
     _, losses, norms, validations = fit(corpus, tmp_path / "wide", dropout=0.0)
     _, *found = fit(corpus, tmp_path / "narrow", dropout=0.0, precision=precision)
     assert found[0] != losses
     assert found[0] == pytest.approx(losses, rel=0.01)
-    assert found[1] == pytest.approx(norms, rel=0.15)
+    first = {step: norm for step, norm in norms.items() if step <= 20}
+    assert {step: found[1][step] for step in first} == pytest.approx(first, rel=0.01)
+    assert mean(found[1].values()) == pytest.approx(mean(norms.values()), rel=0.03)
     assert found[2] == pytest.approx(validations, rel=0.01)
 
 

@@ -154,12 +154,29 @@ def test_sharded_checkpoints_go_on_anywhere(tmp_path):
         return str(tmp_path / run / "checkpoints" / "step-10.ckpt")
 
     still = {**middle, "dropout": 0.0}
+    groups = {"optimizer": {"groups": [{"match": "*attention*", "lr_scale": 0.5}]}}
     launch(
         tmp_path,
-        (1, [case("decoder", "one", "auto", **still)]),
+        (
+            1,
+            [
+                case("decoder", "one", "auto", **still),
+                case("decoder", "late", "auto", **still, validate_every=20),
+                case("decoder", "groups-alone", "auto", **still, **groups, **{"from": at("decoder-one")}),
+            ],
+        ),
         (
             2,
             [
+                # Resumed with a validation still due, which gathers parts and leaves some so.
+                case(
+                    "decoder",
+                    "late-rows",
+                    {**FILE, "gather_for_evaluation": False},
+                    **still,
+                    **{"from": at("decoder-late")},
+                ),
+                case("decoder", "groups-columns", COLUMNS, **still, **groups, **{"from": at("decoder-one")}),
                 case("decoder", "rows", {}, **middle),
                 case("decoder", "rows-again", {}, **middle, **{"from": at("decoder-rows")}),
                 case("decoder", "columns", COLUMNS, **middle),
@@ -181,6 +198,7 @@ def test_sharded_checkpoints_go_on_anywhere(tmp_path):
         for step, line in again.items():
             assert line["train/loss"] == whole[step]["train/loss"] and line["ids"] == whole[step]["ids"]
             assert line["train/grad_norm"] == whole[step]["train/grad_norm"]
-    for name in ("rows-to-columns", "file-to-columns", "rows-to-both", "rows-to-one"):
-        found = differences(tmp_path / f"decoder-{name}", tmp_path / "decoder-one")
+    equal = dict.fromkeys(("rows-to-columns", "file-to-columns", "rows-to-both", "rows-to-one", "late-rows"), "one")
+    for name, alone in {**equal, "groups-columns": "groups-alone"}.items():
+        found = differences(tmp_path / f"decoder-{name}", tmp_path / f"decoder-{alone}")
         assert all(found[kind] < bound for kind, bound in BOUNDS.items()), (name, found)

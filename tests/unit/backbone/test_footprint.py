@@ -94,3 +94,22 @@ def test_longer_rows_cost_no_more_than_they_hold_while_attention_is_fused():
     capped = config.replace(attention_softcap=10.0)
     one, two = (activations(capped, 1, length, on_cpu=False) for length in (128, 256))
     assert two.inner > 2.4 * one.inner
+
+
+def test_scores_on_a_gpu_are_held_in_larger_pieces():
+    """16384 rows of GPT-2's vocabulary in bfloat16 and their gradient: 3.3 GB."""
+    config = TransformerConfig(**{**SHAPE, "vocab_size": 50304})
+    held = 2 * 16384 * 50304 * 2
+    found = scores_of_tokens(config, 32768, Bytes(4, 2), on_cpu=False)
+    assert found == pytest.approx(held, rel=0.02)
+    assert scores_of_tokens(config.replace(vocab_size=8192), 4096, Bytes(4, 2), on_cpu=False) == 4096 * 8192 * 14
+
+
+@pytest.mark.parametrize("arrangement", ["decoder", "encoder_decoder"])
+def test_blocks_that_forget_keep_less(arrangement):
+    config = TransformerConfig(**{**SHAPE, "n_layers": 12, "arrangement": arrangement})
+    sizes = []
+    for kind in (None, "selective", "full"):
+        found = activations(config, ROWS, LENGTH, SOURCE, recomputed=kind)
+        sizes.append(found.stream + found.inner)
+    assert sizes[0] > 1.3 * sizes[1] > 2 * sizes[2]

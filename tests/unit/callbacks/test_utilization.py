@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -134,3 +135,10 @@ def test_memory_of_this_process():
     assert after["resident_peak_bytes"] >= after["resident_bytes"] > 0
     assert after["resident_bytes"] - before["resident_bytes"] > 48 * 2**20
     del held
+
+
+def test_memory_is_known_where_the_system_says_less(monkeypatch):
+    """Some sandboxes have no ``VmHWM``."""
+    monkeypatch.setattr(Path, "read_text", lambda self: "Name:\tpython\nVmRSS:\t  100 kB\n")
+    found = resident()
+    assert found["resident_bytes"] == 100 * 1024 and found["resident_peak_bytes"] > 2**20

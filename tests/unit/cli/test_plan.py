@@ -115,6 +115,7 @@ def test_the_checkpoint_is_as_large_as_said(trained):
         (["--model.optimizer.name", "sgd", "--model.optimizer.betas", "[0.9,0.95]"], 0),
         (["--model.optimizer.name", "sgd", "--model.optimizer.momentum", "0.9"], 4),
         (["--trainer.precision", "bf16-true"], 4),
+        (["--model.optimizer.name", "lion"], 4),
         (["--model.freeze", "[token_embedding]"], None),
     ],
 )
@@ -122,6 +123,21 @@ def test_the_state_is_what_the_optimizer_makes(flags, each, tiny):
     asked = asked_of(["-c", str(tiny), *flags])
     expected = 8 * (BLOCK + NORMS) if each is None else each * PARAMETERS
     assert optimizer_bytes(asked) == pytest.approx(expected, abs=8 * 20)
+
+
+def test_muon_keeps_one_number_of_a_matrix_in_a_block(tiny):
+    """12 d^2 numbers of matrices in the block; all else has AdamW's two."""
+    asked = asked_of(["-c", str(tiny), "--model.optimizer.name", "muon"])
+    assert optimizer_bytes(asked) == pytest.approx(8 * PARAMETERS - 4 * 12 * 32**2, abs=8 * 20)
+
+
+def test_a_batch_that_grows_has_fewer_tokens(tiny, capsys):
+    """Half of the 40 steps with 4 rows, half with 16, of 32 tokens each."""
+    ramp = ["--data.global_batch_size", "16", "--data.micro_batch_size", "4", "--data.batch_ramp", "{0: 4, 20: 16}"]
+    found = plan(capsys, "-c", tiny, *ramp, "--tokens_per_second", "1000")
+    assert found["steps"] == 40 and found["tokens"] == 20 * (4 + 16) * 32
+    assert found["seconds"] == pytest.approx(found["tokens"] / 1000)
+    assert found["flops"] == pytest.approx(found["tokens"] * found["flops_per_token"]["palm"])
 
 
 RANKS = ["--trainer.devices", "2", "--data.micro_batch_size", "2"]
@@ -215,6 +231,15 @@ MISTAKES = [
     (["-c", "TINY", "--trainer.accelerator", "gpu", "--fit_micro_batch"], "--memory is needed: there is no GPU here"),
     (["-c", "TINY", "--trainer.strategy", "fsdpp"], "does not know trainer.strategy 'fsdpp'; did you mean 'fsdp'?"),
     (["-c", "TINY", "--trainer.devices", "3"], "data.lanes 4 is not divisible by 3 data ranks"),
+    (["-c", "TINY", "--trainer.devices", "two"], "trainer.devices must be a number of devices from 1 on"),
+    (["-c", "TINY", "--trainer.devices", "0"], "trainer.devices must be a number of devices from 1 on"),
+    (["-c", "TINY", "--trainer.devices=-2"], "a list, or auto, not -2"),
+    (["-c", "TINY", "--trainer.num_nodes", "0"], "trainer.num_nodes must be at least 1, not 0"),
+    (["-c", "TINY", "--trainer.accelerator", "gpuu"], "unknown trainer.accelerator 'gpuu'; did you mean 'gpu'?"),
+    (
+        ["-c", "TINY", "--trainer.strategy", "tp", "--trainer.devices", "4"],
+        "backbone.n_heads 2 cannot be dealt out to 4 tensor-parallel processes",
+    ),
     (["-c", "TINY", "--trainer.max_tokens", "9"], "trainer.max_steps and trainer.max_tokens both say when to stop"),
     (["-c", "TINY", "--trainer.max_steps", "null"], "say when to stop"),
     (["-c", "TINY", "--model.backbone.d_model", "33"], "backbone.n_heads 2 does not divide backbone.d_model 33"),

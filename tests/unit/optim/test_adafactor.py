@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from lightning_nlp.optim.adafactor import Adafactor
 
@@ -96,3 +99,17 @@ def test_weights_that_start_at_zero_leave_it():
     weight.grad = torch.ones(3, 3)
     Adafactor([weight], lr=0.1).step()
     torch.testing.assert_close(weight.detach(), torch.full((3, 3), -0.1 * 1e-3))
+
+
+def test_loaded_moments_stay_wide():
+    """PyTorch casts state to the parameter's type: rows of a bfloat16 matrix would lose their digits on a resume."""
+    weight = nn.Parameter(torch.randn(4, 3).bfloat16())
+    optimizer = Adafactor([weight], momentum=0.9)
+    for _ in range(2):
+        weight.grad = torch.randn(4, 3).bfloat16()
+        optimizer.step()
+    other = Adafactor([weight], momentum=0.9)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    torch.testing.assert_close(other.state[weight], optimizer.state[weight], rtol=0, atol=0)
+    assert other.state[weight]["row"].dtype == torch.float32
+    other.step()

@@ -107,3 +107,11 @@ def test_manifest_is_plain_json(tmp_path):
     checkpoint = save(tmp_path, 7, tokens=70)
     value = json.loads(checkpoint.manifest_path.read_text())
     assert value["tokens"] == 70 and value["files"]["."]["bytes"] == 7 and len(value["files"]["."]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_score_that_is_no_number_is_no_score(tmp_path, mode):
+    for step, score in ((1, float("nan")), (2, 1.5), (3, float("inf"))):
+        save(tmp_path, step, metrics={"val/loss": score})
+    assert manifest.best(tmp_path, "val/loss", mode, print).step == 2
+    assert [item.step for item in manifest.by_score(manifest.published(tmp_path), "val/loss", mode)] == [2]
