@@ -110,5 +110,5 @@ class Targets:
             scores.mul_(((every + 2 * self.z_loss * norm) / mass).where(keep, 0.0))
             scores.scatter_add_(1, label, (-main).where(keep, 0.0))
             if self.base is not None:
-                scores.sub_(torch.where(keep, self.base, 0.0) if not keep.all() else self.base)
+                scores.sub_(torch.where(keep, self.base, 0.0))
         return rows.where(keep, 0.0).sum()

@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lightning_nlp.cli.app import CommandLine
+from lightning_nlp.cli.parser import find_mistake
 from lightning_nlp.data.module import TextDataModule
 
 
@@ -30,6 +31,9 @@ def data_of(args: list[str]) -> TextDataModule:
     Raises:
         ConfigError: a wrong setting; one line.
     """
-    found: Any = DataOnly("fit", args).datamodule
+    try:
+        found: Any = DataOnly("fit", args).datamodule
+    except Exception as error:  # the parser wraps what a class refuses
+        raise find_mistake(error) or error from None
     assert isinstance(found, TextDataModule)
     return found

@@ -121,7 +121,8 @@ def wrong_value(key: str, expected: list[str], given: str) -> str:
     if choices:
         return f"{key} must be one of {', '.join(choices)}, got '{given}'{nearest(given, choices)}"
     kinds = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", part) for part in expected]
-    kinds = [kind for kind in dict.fromkeys(kinds) if kind != "NoneType"]
+    # A list could also be given as a file that holds it; who misspelt one did not mean that.
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind != "NoneType" and not kind.startswith("path but ")]
     return f"{key} must be {' or '.join(kinds)}, got '{given}'"
 
 

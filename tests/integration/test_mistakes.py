@@ -71,6 +71,7 @@ FLAGS = {
 }
 
 FILES = {
+    "no list": ("data: {init_args: {filters: x}}", "data.filters must be list, got 'x'"),
     "misspelt key": (
         "model: {class_path: CausalLM, init_args: {backbone: {sizze: nano}}}",
         "did you mean 'model.backbone.size'",
