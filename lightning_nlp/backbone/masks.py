@@ -56,6 +56,8 @@ class AttentionMask:
         self.global_keys = global_keys if window is not None else None
         self._dense: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
         self._windowed: dict[int, AttentionMask] = {}
+        self._whole: AttentionMask | None = None
+        """The same without a window: what does not depend on one is asked there, once."""
 
     def within(self, window: int | None, global_keys: Tensor | None = None) -> AttentionMask:
         """The same mask with a window; every layer with that window gets the same object."""
@@ -67,6 +69,7 @@ class AttentionMask:
                 self.causal, self.query_segments, keys, self.offset,
                 prefix=self.prefix, window=window, global_keys=global_keys,
             )  # fmt: skip
+            self._windowed[window]._whole = self
         return self._windowed[window]
 
     def look(self) -> None:
@@ -83,6 +86,8 @@ class AttentionMask:
 
         Right-padded causal rows of one segment qualify: padding is in the future of every real query.
         """
+        if self._whole is not None:
+            return self._whole.plain
         queries, keys = self.query_segments, self.key_segments
         if self.prefix is not None:
             return False
@@ -100,6 +105,8 @@ class AttentionMask:
     @cached_property
     def runs(self) -> list[tuple[int, int, int, int]]:
         """``(row, start, stop, segment)`` of every run of equal segments, padding included; they tile ``[B, T]``."""
+        if self._whole is not None:
+            return self._whole.runs
         assert self.query_segments is not None
         segments = self.query_segments.cpu()
         batch, length = segments.shape
