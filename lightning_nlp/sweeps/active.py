@@ -38,6 +38,8 @@ class Run:
         stopping = opened.sweep.early_terminate
         self.curve = Curve(opened.sweep.metric.name, stopping.resource if stopping else "step")
         self._tail = Tail(self.directory / "metrics.jsonl")
+        self._told = False
+        """Whether its process was told to leave."""
         self._kill_at = self._not_before = self._began = 0.0
         self._step_before = 0
         if not trial.ended and trial.attempts:
@@ -79,12 +81,11 @@ class Run:
         self._changed(self.trial)
 
     def ask(self, why: str) -> None:
-        """Ask it to save and leave."""
-        if not self.asked:
-            self.asked = why
-            if self.process is not None:
-                self.process.terminate()
-                self._kill_at = time.monotonic() + self._opened.sweep.launcher.grace
+        """Ask it to save and leave; the first reason counts. A process that was just being started is told next time."""
+        self.asked = self.asked or why
+        if self.process is not None and not self._told:
+            self._told, self._kill_at = True, time.monotonic() + self._opened.sweep.launcher.grace
+            self.process.terminate()
 
     def kill(self) -> None:
         if self.process is not None:
@@ -104,7 +105,7 @@ class Run:
         timeout = self._opened.sweep.launcher.timeout
         if timeout is not None and self.seconds > timeout:
             self.ask("timeout")
-        if self.asked and time.monotonic() > self._kill_at:
+        if self._told and time.monotonic() > self._kill_at:
             self.process.kill()
         return None
 

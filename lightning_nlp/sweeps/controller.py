@@ -59,13 +59,14 @@ class Worker:
         with self._signals(), self._study.reachable():
             while True:
                 self._live()
-                if self._stopped_by is None and not self._hopeless:
+                if not self._leaving:
                     self._fill()
+                if self._leaving:  # also for what was claimed, or started, while the signal came
+                    self._stop_all()
                 for active in list(self._active):
                     self._follow(active)
                 self._show([run for active in self._active for run in active.runs])
-                over = self._stopped_by is not None or self._hopeless or not self._more
-                if over and not self._active:
+                if not self._active and (self._leaving or not self._more):
                     break
                 time.sleep(POLL)
         if self._stopped_by is not None:
@@ -90,10 +91,18 @@ class Worker:
 
     def _stop(self, number: int, frame: Any) -> None:
         self._stopped_by, self._stops = number, self._stops + 1
-        for active in self._active:
-            active.stop(at_once=self._stops > 1)
+        self._stop_all()  # at once: the loop may be waiting for the database
         if self._stops == 1:
             print("lightning-nlp: stopping: trials save and leave (again: at once)", file=sys.stderr, flush=True)
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether nothing is to be started any more, though there is work left."""
+        return self._stopped_by is not None or bool(self._hopeless)
+
+    def _stop_all(self) -> None:
+        for active in list(self._active):
+            active.stop(at_once=self._stops > 1)
 
     # One round --------------------------------------------------------------------------------------------------
 
@@ -116,14 +125,14 @@ class Worker:
             run = next((run for run in self._runs() if run.waits), None)
             if run is None and time.monotonic() - self._asked_at > IDLE:
                 run = self._claimed()
-            if run is None:
+            if run is None or self._leaving:
                 return
             run.start(self._launcher, slot, self._presence.name)
 
     def _claimed(self) -> Run | None:
         """The first trial of a configuration that is new here, if there is one."""
         directory = self._opened.directory.path
-        while True:
+        while not self._leaving:
             claim = self._study.next(
                 self._presence.name,
                 is_dead=lambda name: is_dead(directory, name),
@@ -139,6 +148,7 @@ class Worker:
             if waiting is not None:
                 return waiting
             self._follow(active)  # everything was done; only the study did not know
+        return None
 
     def _follow(self, active: Active) -> None:
         state = active.follow()
