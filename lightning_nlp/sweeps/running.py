@@ -16,6 +16,7 @@ from lightning_nlp.sweeps.controller import Worker
 from lightning_nlp.sweeps.directory import Opened
 from lightning_nlp.sweeps.launcher import Launcher, LocalLauncher
 from lightning_nlp.sweeps.presence import Presence, is_dead
+from lightning_nlp.sweeps.records import put_back
 from lightning_nlp.sweeps.study import Study
 
 NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "fuse.sshfs", "beegfs", "gpfs", "ceph")
@@ -72,7 +73,7 @@ def work(
                 become_controller(opened, study, presence, reporting.say)
             try:
                 make_plan(opened, study, presence)
-                if retry_failed and (count := study.try_again()):
+                if retry_failed and (count := put_back(opened, study)):
                     reporting.say(f"{count} failed configurations are tried again")
                 code = Worker(opened, study, launcher, presence, reporting.say, reporting.show).work()
             finally:

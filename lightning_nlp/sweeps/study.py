@@ -31,6 +31,8 @@ BUSY = 60
 """Seconds to wait for a SQLite file that another process writes to."""
 TOGETHER = 20
 """How often to try again where workers that start at the same moment are in each other's way."""
+RECORD = "trial:"
+"""Attributes of a configuration that begin so are records of its trials."""
 SAME_AGAIN = 50
 """After so many configurations in a row that were known already, a search is over."""
 STATES = {
@@ -44,13 +46,15 @@ STATES = {
 
 @dataclass
 class Claim:
-    """A configuration that this worker runs: all its replicates. ``key`` is what was claimed, ``number`` its place."""
+    """A configuration that this worker runs: all its replicates. ``key`` is what was claimed, ``number`` its place,
+    ``trials`` are records as in :mod:`~lightning_nlp.sweeps.ledger`."""
 
     trial: optuna.Trial
     key: int
     number: int
     cell: str
     settings: Settings
+    trials: dict[str, dict[str, Any]]
     reported: set[int] = field(default_factory=set)
 
 
@@ -136,13 +140,11 @@ class Study:
                 self._study.enqueue_trial(params, {"settings": each, "cell": cell})
         self._study.set_user_attr("planned", len(settings))
 
-    def try_again(self) -> int:
-        """Put configurations that failed back into the queue; returns how many."""
-        failed = [trial for trial in self._counted() if trial.state == TrialState.FAIL]
-        for trial in failed:
-            kept = {name: trial.user_attrs[name] for name in ("settings", "cell")}
-            self._study.enqueue_trial(trial.params, {**kept, "number": number_of(trial)})
-        return len(failed)
+    def put_back(self, cell: Cell, trials: dict[str, dict[str, Any]]) -> None:
+        """Put a configuration that failed back into the queue, with these records of its trials."""
+        failed = next(trial for trial in self._counted() if trial.user_attrs.get("cell") == cell.cell)
+        kept = {"settings": cell.settings, "cell": cell.cell, "number": cell.number}
+        self._study.enqueue_trial(failed.params, kept | {f"{RECORD}{name}": each for name, each in trials.items()})
 
     # Work -------------------------------------------------------------------------------------------------------
 
@@ -239,6 +241,7 @@ class Study:
             number_of(frozen),
             attributes["cell"],
             attributes["settings"],
+            records_of(frozen),
             set(frozen.intermediate_values),
         )
 
@@ -257,7 +260,7 @@ class Study:
 
     def record(self, claim: Claim, trial: str, value: dict[str, Any]) -> None:
         """Keep the record of a trial in the study, for those who do not see its directory."""
-        claim.trial.set_user_attr(f"trial:{trial}", value)
+        claim.trial.set_user_attr(f"{RECORD}{trial}", value)
 
     def finish(self, claim: Claim, state: str, value: float | None, worker: str) -> None:
         """End a configuration: ``done`` with its value, ``pruned`` or ``failed``."""
@@ -274,11 +277,6 @@ class Study:
         for trial in self._counted():
             if "settings" not in trial.user_attrs:
                 continue
-            records = {
-                name.removeprefix("trial:"): value
-                for name, value in trial.user_attrs.items()
-                if name.startswith("trial:")
-            }
             state = STATES[trial.state]
             value = trial.value if trial.state == TrialState.COMPLETE else None
             if trial.state == TrialState.PRUNED and trial.last_step is not None:
@@ -292,7 +290,7 @@ class Study:
                     state,
                     value,
                     dict(sorted(trial.intermediate_values.items())),
-                    records,
+                    records_of(trial),
                 )
             )
         return found
@@ -336,6 +334,11 @@ class Study:
 def number_of(trial: FrozenTrial) -> int:
     """Its place in the order in which configurations were chosen."""
     return int(trial.user_attrs.get("number", trial.number))
+
+
+def records_of(trial: FrozenTrial) -> dict[str, dict[str, Any]]:
+    """Records of the trials of a configuration, by their names."""
+    return {name.removeprefix(RECORD): value for name, value in trial.user_attrs.items() if name.startswith(RECORD)}
 
 
 def open_storage(url: str) -> RDBStorage:
