@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class SweepDirectory:
 
     @property
     def facts(self) -> Path:
-        """Version, identity and working directory."""
+        """Version, name, identity, working directory and storage."""
         return self.path / "sweep.json"
 
     @property
@@ -130,7 +130,9 @@ def create(file: Path, root: Path) -> Opened:
         shutil.rmtree(directory.path)  # refused before its first trial: the corrected file may use its name
     if directory.path.exists() and not prepared_only(directory):
         raise ConfigError(f"'{directory.path}' holds something that is no sweep: choose another name")
-    facts = {"version": VERSION, "identity": identity(sweep, base), "cwd": str(Path.cwd()), "storage": sweep.storage}
+    cwd = str(Path.cwd())
+    facts = {"version": VERSION, "name": sweep.name, "identity": identity(sweep, base), "cwd": cwd}
+    facts["storage"] = settled(sweep.storage, cwd)
     try:
         for number, path in enumerate(base):
             write_text(directory.path / "base" / f"{number:02d}-{path.name}", path.read_text(encoding="utf-8"))
@@ -165,7 +167,8 @@ def open_directory(directory: SweepDirectory) -> Opened:
         ConfigError: there is none, it is of another version, or its files were changed by hand.
     """
     facts = directory.read_facts()
-    sweep = read_sweep(directory.file, directory.path.resolve().name)
+    sweep = read_sweep(directory.file, facts.get("name", directory.path.resolve().name))
+    sweep = replace(sweep, storage=settled(facts["storage"], facts["cwd"]))
     now = identity(sweep, directory.base_files())
     changed = changes(facts["identity"], now)
     if changed:
@@ -200,7 +203,7 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
         raise ConfigError(f"sweep '{directory.path}' was not started: use `lightning-nlp sweep run {target}`")
     facts = directory.read_facts()
     changed = changes(facts["identity"], identity(sweep, base_of(sweep)))
-    if sweep.storage != facts["storage"]:
+    if settled(sweep.storage, facts["cwd"]) != settled(facts["storage"], facts["cwd"]):
         changed.append("storage")
     if changed:
         raise ConfigError(
@@ -210,6 +213,13 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
     if target.read_text(encoding="utf-8") != directory.file.read_text(encoding="utf-8"):
         write_text(directory.file, target.read_text(encoding="utf-8"))
     return open_directory(directory)
+
+
+def settled(storage: str | None, cwd: str) -> str | None:
+    """A storage that is the same from everywhere: a relative file is one of the directory the sweep began in."""
+    if storage is None or not storage.startswith("sqlite:///"):
+        return storage
+    return f"sqlite:///{Path(cwd) / storage.removeprefix('sqlite:///')}"
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
