@@ -14,7 +14,8 @@ from lightning_nlp.run import exit_codes
 from lightning_nlp.sweeps.active import Active, Run
 from lightning_nlp.sweeps.directory import Opened
 from lightning_nlp.sweeps.launcher import Launcher
-from lightning_nlp.sweeps.presence import Presence, is_dead
+from lightning_nlp.sweeps.presence import Presence
+from lightning_nlp.sweeps.storage import LOST
 from lightning_nlp.sweeps.study import Cell, Study
 
 POLL, IDLE = 0.1, 1.0
@@ -83,11 +84,9 @@ class Worker:
         try:
             yield
         finally:
+            self._end_all()  # on an error of our own; else there are none
             for number, handler in before.items():
                 signal.signal(number, handler)
-            for active in self._active:  # on an error of our own; else there are none
-                for run in active.runs:
-                    run.kill()
 
     def _stop(self, number: int, frame: Any) -> None:
         self._stopped_by, self._stops = number, self._stops + 1
@@ -103,6 +102,14 @@ class Worker:
     def _stop_all(self) -> None:
         for active in list(self._active):
             active.stop(at_once=self._stops > 1)
+
+    def _end_all(self) -> None:
+        """Have what still runs save and leave, without a word to anybody; after its time to do so it is killed."""
+        left = [run for run in self._runs() if run.process is not None]
+        while left:
+            self._stop_all()
+            left = [run for run in left if run.look() is None]
+            time.sleep(POLL if left else 0.0)
 
     # One round --------------------------------------------------------------------------------------------------
 
@@ -131,16 +138,15 @@ class Worker:
 
     def _claimed(self) -> Run | None:
         """The first trial of a configuration that is new here, if there is one."""
-        directory = self._opened.directory.path
         while not self._leaving:
-            claim = self._study.next(
-                self._presence.name,
-                is_dead=lambda name: is_dead(directory, name),
-                patience=3 * self._opened.sweep.launcher.heartbeat,
-            )
+            try:
+                claim = self._study.next(self._presence.name, 3 * self._opened.sweep.launcher.heartbeat)
+                if claim is None:
+                    self._more = self._study.open_ends()
+            except LOST:  # trials go on without it; whether it comes back, the next sign of life will tell
+                claim = None
             if claim is None:
                 self._asked_at = time.monotonic()
-                self._more = self._study.open_ends()
                 return None
             active = Active(self._opened, self._study, claim, self._say)
             self._active.append(active)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_nlp.sweeps import ledger, space
@@ -78,6 +78,8 @@ def collect(opened: Opened, study: Study, *, importances: bool = False) -> Resul
 
 def configuration(opened: Opened, cell: Cell) -> Configuration:
     trials = tuple(trials_of(opened, cell))
+    if cell.state == "waiting":  # what ran when its worker died does not run any more
+        trials = tuple(replace(each, state="waiting") if each.state == "running" else each for each in trials)
     values = [trial.value for trial in trials if trial.state == "done" and trial.value is not None]
     value = cell.value
     if cell.state == "failed":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import exit_codes
 from lightning_nlp.sweeps import space
 from lightning_nlp.sweeps.active import Run
-from lightning_nlp.sweeps.claims import CONTROLLER, PLANNER
+from lightning_nlp.sweeps.claims import CONTROLLER, PLANNER, Owner
 from lightning_nlp.sweeps.controller import Worker
 from lightning_nlp.sweeps.directory import Opened
 from lightning_nlp.sweeps.launcher import Launcher, LocalLauncher
@@ -32,7 +33,13 @@ class Reporting:
 
 def open_study(opened: Opened) -> Study:
     """The study of a sweep; see :class:`~lightning_nlp.sweeps.study.Study`."""
-    return Study(opened.sweep, opened.directory.storage(opened.sweep), opened.identity, opened.base)
+    url = opened.directory.storage(opened.sweep)
+    return Study(opened.sweep, url, opened.identity, opened.base, partial(is_dead, opened.directory.path))
+
+
+def patience(opened: Opened) -> float:
+    """Seconds of silence after which a worker of another machine counts as dead."""
+    return 3 * opened.sweep.launcher.heartbeat
 
 
 def work(
@@ -94,24 +101,21 @@ def become_controller(opened: Opened, study: Study, presence: Presence, say: Cal
     """
     if study.claims.take(CONTROLLER, presence.name):
         return
-    patience, told = 3 * opened.sweep.launcher.heartbeat, False
+    seen: Owner | None = None
     while True:
         owner = study.claims.owners()[CONTROLLER]
-        dead = is_dead(opened.directory.path, owner.worker)
-        silent = study.claims.silent_for(CONTROLLER, owner)
+        if study.claims.inherit(CONTROLLER, owner, presence.name, patience(opened)):
+            return
         host, pid, *_ = owner.worker.split(":") if owner.worker else ("", "")
-        if dead is False or (dead is None and silent == 0.0 and told):
+        if study.claims.is_dead(owner.worker) is False or seen not in (None, owner):
             raise ConfigError(
                 f"sweep '{opened.sweep.name}' is being run by process {pid} on {host}: help with "
                 f"`lightning-nlp sweep worker {opened.directory.path}`, or look with `sweep status`"
             )
-        if dead or silent > patience:
-            if study.claims.take_over(CONTROLLER, owner, presence.name):
-                return
-            continue
-        if not told:
-            say(f"waiting up to {patience:.0f} s for a sign of life of process {pid} on {host}, which ran this sweep")
-            told = True
+        if seen is None:
+            wait = f"waiting up to {patience(opened):.0f} s for a sign of life"
+            say(f"{wait} of process {pid} on {host}, which ran this sweep")
+        seen = owner
         time.sleep(0.2)
 
 
@@ -122,12 +126,10 @@ def make_plan(opened: Opened, study: Study, presence: Presence) -> None:
     settings = space.plan(opened.sweep)
     while study.planned() < len(settings):
         owner = study.claims.owners().get(PLANNER)
-        mine = study.claims.take(PLANNER, presence.name) if owner is None else False
-        if owner is not None:
-            dead = is_dead(opened.directory.path, owner.worker)
-            if dead is None:
-                dead = study.claims.silent_for(PLANNER, owner) > 3 * opened.sweep.launcher.heartbeat
-            mine = bool(dead) and study.claims.take_over(PLANNER, owner, presence.name)
+        if owner is None:
+            mine = study.claims.take(PLANNER, presence.name)
+        else:
+            mine = study.claims.inherit(PLANNER, owner, presence.name, patience(opened))
         if mine:
             study.plan(settings)
             study.claims.release(PLANNER, presence.name)

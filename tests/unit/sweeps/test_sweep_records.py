@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from sweeping import GRID, outcome, results, run, starts, sweep
+from sweeping import outcome, results, run, starts, sweep, twisted
 
 from lightning_nlp.sweeps import directory, ledger, records, running
 from lightning_nlp.sweeps.ledger import Trial
 
-TOY = f"runpy.run_path({GRID['program'][-1]!r}, run_name='__main__')"
 ONE = {"parallel": 1, "grace": "5s"}
 TWO = {"values": [1, 2], "role": "replicate"}
-
-
-def twisted(folder: Path, *lines: str) -> list[str]:
-    """A program that is the toy trial, after lines of Python that may look at its flags and change them."""
-    toy = folder / "twisted.py"
-    toy.write_text("\n".join(["import os, runpy, signal, sys, time", "flags = ' '.join(sys.argv)", *lines, TOY]))
-    return [sys.executable, str(toy)]
 
 
 STOP = "if 'seed=2' in flags: os.kill(os.getppid(), signal.SIGTERM)"

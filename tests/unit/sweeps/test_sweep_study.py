@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sweeping import run, sweep, write
 
 from lightning_nlp.errors import DataError
-from lightning_nlp.sweeps import directory
-from lightning_nlp.sweeps import study as study_module
+from lightning_nlp.sweeps import directory, storage
 from lightning_nlp.sweeps.active import Run
 from lightning_nlp.sweeps.claims import Claims, Owner
 from lightning_nlp.sweeps.grammar import EarlyTerminate, parse_sweep
@@ -139,7 +138,7 @@ def small(**changes):
 
 def test_a_locked_file_is_one_line(tmp_path, monkeypatch):
     path = tmp_path / "study.db"
-    monkeypatch.setattr(study_module, "BUSY", 0.2)
+    monkeypatch.setattr(storage, "BUSY", 0.2)
     Study(small(), f"sqlite:///{path}", {"base": "b"}, "b")
     holder = sqlite3.connect(path)
     holder.execute("BEGIN EXCLUSIVE")
