@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.run.files import sha256, write_json, write_text
-from lightning_nlp.sweeps import presence
+from lightning_nlp.sweeps import keys, presence
 from lightning_nlp.sweeps.grammar import Sweep, read_sweep
 from lightning_nlp.sweeps.ledger import VERSION
 from lightning_nlp.sweeps.space import canonical
@@ -53,6 +53,10 @@ class SweepDirectory:
 
     def storage(self, sweep: Sweep) -> str:
         return sweep.storage or f"sqlite:///{self.path / 'study.db'}"
+
+    def at_work(self) -> bool:
+        """Whether a worker that sees this directory is alive."""
+        return any(presence.is_locked(path) for path in self.path.glob("workers/*.lock"))
 
     def read_facts(self) -> dict[str, Any]:
         """The content of ``sweep.json``.
@@ -149,8 +153,7 @@ def refuse_started(directory: SweepDirectory) -> None:
     Raises:
         ConfigError: with the line that goes on with it.
     """
-    at_work = any(presence.is_locked(path) for path in directory.path.glob("workers/*.lock"))
-    if directory.facts.exists() and (directory.trials.exists() or at_work):
+    if directory.facts.exists() and (directory.trials.exists() or directory.at_work()):
         raise ConfigError(f"sweep '{directory.path}' exists: go on with `lightning-nlp sweep resume {directory.path}`")
 
 
@@ -186,7 +189,7 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
         create_missing: make one for a file that has none (a worker on a machine of its own).
 
     Raises:
-        ConfigError: there is none, or the file has become another sweep.
+        ConfigError: there is none, or the file has become another sweep; a key of a new one is wrong.
     """
     if target.is_dir():
         return open_directory(SweepDirectory(target))
@@ -199,6 +202,7 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
     directory = SweepDirectory(root / sweep.name)
     if not directory.facts.is_file():
         if create_missing:
+            keys.check(sweep, base_of(sweep), Path.cwd())
             return create(target, root)
         raise ConfigError(f"sweep '{directory.path}' was not started: use `lightning-nlp sweep run {target}`")
     facts = directory.read_facts()
@@ -225,15 +229,3 @@ def settled(storage: str | None, cwd: str) -> str | None:
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """Parts that differ."""
     return [part for part in dict.fromkeys([*before, *now]) if before.get(part) != now.get(part)]
-
-
-def remove(path: Path) -> None:
-    """Delete a sweep, to start anew.
-
-    Raises:
-        ConfigError: the directory is no sweep's.
-    """
-    if path.exists():
-        if not SweepDirectory(path).facts.is_file():
-            raise ConfigError(f"'{path}' holds something that is no sweep: --overwrite will not delete it")
-        shutil.rmtree(path)

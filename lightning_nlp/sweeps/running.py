@@ -15,6 +15,7 @@ from lightning_nlp.sweeps.active import Run
 from lightning_nlp.sweeps.claims import CONTROLLER, PLANNER, Owner
 from lightning_nlp.sweeps.controller import Worker
 from lightning_nlp.sweeps.directory import Opened
+from lightning_nlp.sweeps.grammar import Sweep
 from lightning_nlp.sweeps.launcher import Launcher, LocalLauncher
 from lightning_nlp.sweeps.presence import Presence, is_dead
 from lightning_nlp.sweeps.records import put_back
@@ -42,24 +43,32 @@ def patience(opened: Opened) -> float:
     return 3 * opened.sweep.launcher.heartbeat
 
 
+def local(sweep: Sweep, parallel: int | None = None) -> LocalLauncher:
+    """Processes of this machine.
+
+    Args:
+        sweep: has the settings.
+        parallel: trials at once, in place of the file's.
+
+    Raises:
+        ConfigError: fewer than one at once, or more than there are GPUs for.
+    """
+    if parallel is not None and parallel < 1:
+        raise ConfigError(f"--parallel must be at least 1, not {parallel}")
+    return LocalLauncher(sweep.launcher if parallel is None else replace(sweep.launcher, parallel=parallel))
+
+
 def work(
-    opened: Opened,
-    reporting: Reporting,
-    *,
-    controller: bool,
-    parallel: int | None = None,
-    retry_failed: bool = False,
-    launcher: Launcher | None = None,
+    opened: Opened, launcher: Launcher, reporting: Reporting, *, controller: bool, retry_failed: bool = False
 ) -> int:
     """Run trials until none is left.
 
     Args:
         opened: the sweep.
+        launcher: starts them.
         reporting: for people.
         controller: there is one of them at a time; others are workers and may come and go.
-        parallel: trials at once, in place of the file's.
         retry_failed: put failed configurations back into the queue first.
-        launcher: in place of processes of this machine.
 
     Returns:
         An exit code, see :class:`~lightning_nlp.sweeps.controller.Worker`.
@@ -69,9 +78,6 @@ def work(
     """
     if warning := on_network(opened):
         reporting.say(warning)
-    if launcher is None:
-        settings = opened.sweep.launcher
-        launcher = LocalLauncher(settings if parallel is None else replace(settings, parallel=parallel))
     presence = Presence(opened.directory.path)
     try:
         study = open_study(opened)
