@@ -126,10 +126,19 @@ def become_controller(opened: Opened, study: Study, presence: Presence, say: Cal
 
 
 def make_plan(opened: Opened, study: Study, presence: Presence) -> None:
-    """Have the configurations of a grid, a list or chance in the study; one worker adds them, the others wait."""
+    """Have the configurations of a grid, a list or chance in the study; one worker adds them, the others wait.
+
+    Raises:
+        ConfigError: ``run_cap`` is smaller than it was.
+    """
     if opened.sweep.method == "bayes":
         return
     settings = space.plan(opened.sweep)
+    if study.planned() > len(settings):
+        raise ConfigError(
+            f"run_cap: {study.planned()} configurations are planned already: {opened.sweep.run_cap} are fewer, and it "
+            f"may be raised only: `lightning-nlp sweep resume` the file with the right one"
+        )
     while study.planned() < len(settings):
         owner = study.claims.owners().get(PLANNER)
         if owner is None:
