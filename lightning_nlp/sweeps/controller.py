@@ -15,7 +15,7 @@ from lightning_nlp.sweeps.active import Active, Run
 from lightning_nlp.sweeps.directory import Opened
 from lightning_nlp.sweeps.launcher import Launcher
 from lightning_nlp.sweeps.presence import Presence
-from lightning_nlp.sweeps.storage import LOST
+from lightning_nlp.sweeps.storage import LOST, WAITS
 from lightning_nlp.sweeps.study import Cell, Study
 
 POLL, IDLE = 0.1, 1.0
@@ -51,6 +51,8 @@ class Worker:
         self._stopped_by: int | None = None
         self._stops = 0
         self._asked_at = self._beaten_at = float("-inf")
+        self._lost_at: float | None = None
+        """Since when the study does not answer."""
         self._more = True
         """Whether anything waits or runs, here or with another worker, who may die."""
         self._hopeless = ""
@@ -143,8 +145,11 @@ class Worker:
                 claim = self._study.next(self._presence.name, 3 * self._opened.sweep.launcher.heartbeat)
                 if claim is None:
                     self._more = self._study.open_ends()
-            except LOST:  # trials go on without it; whether it comes back, the next sign of life will tell
-                claim = None
+                self._lost_at = None
+            except LOST:  # trials go on meanwhile
+                claim, self._lost_at = None, self._lost_at or time.monotonic()
+                if time.monotonic() - self._lost_at > sum(WAITS):
+                    raise
             if claim is None:
                 self._asked_at = time.monotonic()
                 return None
