@@ -142,7 +142,8 @@ class Worker:
         """The first trial of a configuration that is new here, if there is one."""
         while not self._leaving:
             try:
-                claim = self._study.next(self._presence.name, 3 * self._opened.sweep.launcher.heartbeat)
+                held = {active.claim.key for active in self._active}
+                claim = self._study.next(self._presence.name, held, 3 * self._opened.sweep.launcher.heartbeat)
                 if claim is None:
                     self._more = self._study.open_ends()
                 self._lost_at = None

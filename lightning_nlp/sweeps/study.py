@@ -140,17 +140,18 @@ class Study:
 
     # Work -------------------------------------------------------------------------------------------------------
 
-    def next(self, worker: str, patience: float) -> Claim | None:
+    def next(self, worker: str, held: set[int], patience: float) -> Claim | None:
         """A configuration for ``worker``: one whose worker died, else one that waits, else a new one.
 
         Args:
             worker: who asks.
+            held: keys of the claims it works on.
             patience: seconds of silence after which a worker nobody knows anything of counts as dead.
         """
         owners = self.claims.owners()
         trials = self._trials()
         for trial in trials:
-            if trial.state == TrialState.RUNNING and self._abandoned(trial, owners, worker, patience):
+            if trial.state == TrialState.RUNNING and self._abandoned(trial, owners, worker, held, patience):
                 return self._continued(trial)
         if any(trial.state == TrialState.WAITING for trial in trials):
             return self._started(self._study.ask(), worker)
@@ -158,12 +159,16 @@ class Study:
             return self._searched(worker)
         return None
 
-    def _abandoned(self, trial: FrozenTrial, owners: dict[int, Owner], worker: str, patience: float) -> bool:
+    def _abandoned(
+        self, trial: FrozenTrial, owners: dict[int, Owner], worker: str, held: set[int], patience: float
+    ) -> bool:
         owner = owners.get(trial.number)
         if owner is None:  # its worker died, or is about to write its name
             silent = self.claims.silent_for(trial.number, Owner("?", 0))
             return silent > min(patience, 5.0) and self.claims.take(trial.number, worker)
-        return owner.worker != worker and self.claims.inherit(trial.number, owner, worker, patience)
+        if owner.worker == worker:  # not held: the database was lost in the moment in which it was claimed
+            return trial.number not in held
+        return self.claims.inherit(trial.number, owner, worker, patience)
 
     def _continued(self, frozen: FrozenTrial) -> Claim | None:
         trial = optuna.Trial(self._study, frozen._trial_id)

@@ -152,6 +152,21 @@ def test_a_locked_file_is_one_line(tmp_path, monkeypatch):
         holder.close()
 
 
+def test_what_was_claimed_when_the_database_was_lost_is_claimed_again(tmp_path, monkeypatch):
+    found = Study(small(), f"sqlite:///{tmp_path / 'study.db'}", {"base": "b"}, "b")
+    found.plan([{"a": 1}, {"a": 2}])
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "_claim", lambda self, trial: next(iter(())))
+        with pytest.raises(StopIteration):
+            found.next("me", set(), 60)
+    claim = found.next("me", set(), 60)
+    assert claim is not None and claim.settings == {"a": 1}
+    other = found.next("me", {claim.key}, 60)
+    assert other is not None and other.settings == {"a": 2}
+    assert found.next("me", {claim.key, other.key}, 60) is None
+    assert found.next("you", set(), 60) is None
+
+
 def test_a_file_that_is_no_database_is_one_line(tmp_path, capsys):
     (tmp_path / "study.db").write_text("no database, " * 1000)
     path = write(tmp_path, storage=str(tmp_path / "study.db"))
