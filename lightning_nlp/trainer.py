@@ -155,7 +155,7 @@ class Trainer(L.Trainer):
             *given_callbacks,
             Heartbeats(),
             self.checkpoints,
-            Signals(parse_duration(time_budget, "trainer.time_budget")),
+            Signals(None if time_budget is None else parse_duration(time_budget, "trainer.time_budget")),
         ]
         if logger is None or logger is True:
             logger = RunTensorBoard(self.run_directory.path)

@@ -11,6 +11,9 @@ from jsonargparse._loaders_dumpers import get_yaml_default_loader  # pinned and 
 
 from lightning_nlp.errors import ConfigError, nearest
 
+DEEPEST = 64
+"""Lists and mappings inside each other."""
+
 
 class StrictLoader(get_yaml_default_loader()):  # type: ignore[misc]
     """jsonargparse's YAML loader that refuses a key given twice."""
@@ -18,6 +21,8 @@ class StrictLoader(get_yaml_default_loader()):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a list or a mapping is no key", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key.value}'", key.start_mark)
             seen.add(key.value)
@@ -36,7 +41,24 @@ def load(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is none.
     """
-    return yaml.load(text, Loader=StrictLoader)  # a subclass of SafeLoader: no tag can build an object
+    try:
+        found = yaml.load(text, Loader=StrictLoader)  # a subclass of SafeLoader: no tag can build an object
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
+    except (ValueError, TypeError) as error:  # of PyYAML's own constructors: `0x_` looks like a number
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
+    level = {id(found): found}
+    for _ in range(DEEPEST):
+        parts = [each.values() if isinstance(each, dict) else each for each in level.values() if holds(each)]
+        level = {id(part): part for each in parts for part in each}  # what is shared (`&a`, `*a`) counts once
+        if not level:
+            return found
+    raise yaml.YAMLError("nested too deeply")  # Python could not even show it, or it holds itself
+
+
+def holds(value: Any) -> bool:
+    """Whether it is made of other values."""
+    return isinstance(value, (dict, list)) and bool(value)
 
 
 def read(path: Path, kind: str) -> Any:

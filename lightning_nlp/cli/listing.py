@@ -210,7 +210,8 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         wrong = re.match(r"unrecognized arguments: (-[^\s=]+)|argument \S+ invalid choice: '(.*?)'", message)
-        hint = nearest(wrong[1] or wrong[2], spellings(self)) if wrong else ""
+        word, known = (wrong[1] or wrong[2]) if wrong else "", spellings(self)
+        hint = nearest(word, known) if word not in known else ""  # of another verb: the right name in the wrong place
         raise ConfigError(f"{self.prog.removeprefix('lightning-nlp ')}: {message}{hint}")
 
 

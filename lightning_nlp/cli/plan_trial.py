@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.run import exit_codes
 
 WARM_UP = 2
 """First steps, which no time is taken of."""
-OUT_OF_MEMORY = ("OutOfMemoryError", "out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc")
 SILENT = {
     "trainer.max_tokens": "null",
     "trainer.max_epochs": "null",
@@ -63,7 +63,7 @@ def trial(args: list[str], steps: int, **flags: object) -> Trial | None:
         lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     if done.returncode == 0 and lines:
         return result(lines)
-    if done.returncode in (-9, 137) or any(sign in done.stderr for sign in OUT_OF_MEMORY):
+    if done.returncode in (-9, 137) or any(sign in done.stderr for sign in exit_codes.OUT_OF_MEMORY):
         return None
     said = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
     last = said[-1].removeprefix("lightning-nlp: error: ").removeprefix("lightning-nlp: ")

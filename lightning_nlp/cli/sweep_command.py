@@ -64,16 +64,19 @@ def run_sweep(options: Any) -> int:
 
     sweep = read_sweep(options.sweep)
     base = directory.base_of(sweep)
-    target = options.root / sweep.name
+    target = directory.SweepDirectory(options.root / sweep.name)
     if not options.overwrite and not options.dry_run:
-        directory.refuse_started(directory.SweepDirectory(target))
+        directory.refuse_started(target)
     keys.check(sweep, base, Path.cwd())
     if options.dry_run:
         print("\n".join(planned(sweep)))
         return 0
+    from lightning_nlp.sweeps import overwrite, running
+
+    launcher = running.local(sweep, options.parallel)
     if options.overwrite:
-        directory.remove(target)
-    return at_work(directory.create(options.sweep, options.root), options, controller=True)
+        overwrite.remove(target, sweep, base, print)  # last: what is refused has deleted nothing
+    return at_work(directory.create(options.sweep, options.root), launcher, controller=True)
 
 
 def planned(sweep: Any) -> list[str]:
@@ -108,21 +111,22 @@ def planned(sweep: Any) -> list[str]:
 
 def resume_sweep(options: Any) -> int:
     """Go on."""
-    from lightning_nlp.sweeps import directory
+    from lightning_nlp.sweeps import directory, running
 
     opened = directory.find(options.sweep, options.root)
-    return at_work(opened, options, controller=True, retry_failed=options.retry_failed)
+    launcher = running.local(opened.sweep, options.parallel)
+    return at_work(opened, launcher, controller=True, retry_failed=options.retry_failed)
 
 
 def worker_sweep(options: Any) -> int:
     """Help."""
-    from lightning_nlp.sweeps import directory
+    from lightning_nlp.sweeps import directory, running
 
     opened = directory.find(options.sweep, options.root, create_missing=True)
-    return at_work(opened, options, controller=False)
+    return at_work(opened, running.local(opened.sweep, options.parallel), controller=False)
 
 
-def at_work(opened: Any, options: Any, *, controller: bool, retry_failed: bool = False) -> int:
+def at_work(opened: Any, launcher: Any, *, controller: bool, retry_failed: bool = False) -> int:
     """Run trials, with a table; the controller ends with a report."""
     from rich.console import Console
 
@@ -131,18 +135,11 @@ def at_work(opened: Any, options: Any, *, controller: bool, retry_failed: bool =
     from lightning_nlp.sweeps.results import as_text, collect, summary
     from lightning_nlp.sweeps.table import Display
 
-    if options.parallel is not None and options.parallel < 1:
-        raise ConfigError(f"--parallel must be at least 1, not {options.parallel}")
     study = running.open_study(opened)
     console = Console()
     with Display(opened, console, lambda: summary(collect(opened, study))) as display:
-        code = running.work(
-            opened,
-            running.Reporting(display.say, display.show),
-            controller=controller,
-            parallel=options.parallel,
-            retry_failed=retry_failed,
-        )
+        reporting = running.Reporting(display.say, display.show)
+        code = running.work(opened, launcher, reporting, controller=controller, retry_failed=retry_failed)
     results = collect(opened, study, importances=controller)
     print(as_text(results))
     if code in (exit_codes.INTERRUPTED, exit_codes.TERMINATED):

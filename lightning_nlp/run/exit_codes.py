@@ -16,6 +16,15 @@ TERMINATED = 143
 BY_SIGNAL = {signal.SIGTERM: TERMINATED, signal.SIGINT: INTERRUPTED, signal.SIGUSR1: REQUEUE}
 STATES = {DONE: "done", FAILED: "failed", CONFIGURATION: "failed", REQUEUE: "requeue", STALLED: "stalled"}
 STATES |= {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+OUT_OF_MEMORY = (
+    "OutOfMemoryError",
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+)
+"""By one of these in its last words, a process that failed is known to have wanted for memory."""
 
 
 class GracefulExit(Exception):

@@ -19,6 +19,7 @@ from lightning_nlp.sweeps.metrics import Curve, Tail
 from lightning_nlp.sweeps.outcome import outcome
 from lightning_nlp.sweeps.parameters import plain
 from lightning_nlp.sweeps.presence import end_leftovers
+from lightning_nlp.sweeps.records import trials_of
 from lightning_nlp.sweeps.study import Claim, Study
 
 RETRY_PAUSE = 1.0
@@ -38,6 +39,8 @@ class Run:
         stopping = opened.sweep.early_terminate
         self.curve = Curve(opened.sweep.metric.name, stopping.resource if stopping else "step")
         self._tail = Tail(self.directory / "metrics.jsonl")
+        self._told = False
+        """Whether its process was told to leave."""
         self._kill_at = self._not_before = self._began = 0.0
         self._step_before = 0
         if not trial.ended and trial.attempts:
@@ -79,12 +82,11 @@ class Run:
         self._changed(self.trial)
 
     def ask(self, why: str) -> None:
-        """Ask it to save and leave."""
-        if not self.asked:
-            self.asked = why
-            if self.process is not None:
-                self.process.terminate()
-                self._kill_at = time.monotonic() + self._opened.sweep.launcher.grace
+        """Ask it to save and leave, for the first reason given; what is just being started is told the next time."""
+        self.asked = self.asked or why
+        if self.process is not None and not self._told:
+            self._told, self._kill_at = True, time.monotonic() + self._opened.sweep.launcher.grace
+            self.process.terminate()
 
     def kill(self) -> None:
         if self.process is not None:
@@ -104,7 +106,7 @@ class Run:
         timeout = self._opened.sweep.launcher.timeout
         if timeout is not None and self.seconds > timeout:
             self.ask("timeout")
-        if self.asked and time.monotonic() > self._kill_at:
+        if self._told and time.monotonic() > self._kill_at:
             self.process.kill()
         return None
 
@@ -168,28 +170,13 @@ class Active:
     def __init__(self, opened: Opened, study: Study, claim: Claim, say: Callable[[str], None]) -> None:
         self.claim, self._opened, self._study, self._say = claim, opened, study, say
         self._pruned = False
-        self.runs = [Run(opened, trial, self._changed) for trial in self._trials()]
+        self.runs = [Run(opened, trial, self._changed) for trial in trials_of(opened, claim)]
         for run in self.runs:
             if run.trial.ended:
                 self._study.record(claim, run.trial.trial, run.trial.as_dict())
             else:
                 run.trial.state = "waiting"  # the worker that ran it died
         self._judge()
-
-    def _trials(self) -> list[Trial]:
-        sweep, found = self._opened.sweep, []
-        for settings in space.replicates(sweep, self.claim.settings):
-            digest = space.digest(settings, self._opened.base)
-            before = ledger.read(self._opened.directory.trial(digest))
-            new = Trial(digest, self.claim.cell, self.claim.number, settings)
-            new.replicate = None if sweep.replicate is None else settings[sweep.replicate.key]
-            trial = before or new
-            if trial.state == "failed":  # put back into the queue by hand
-                trial = new
-                trial.attempts = before.attempts if before else []
-            trial.number = self.claim.number
-            found.append(trial)
-        return found
 
     def _changed(self, trial: Trial) -> None:
         """Write the record, its directory first: what it says was done is never done again."""
@@ -224,7 +211,7 @@ class Active:
                 return
             if self._study.report(self.claim, step, mean):
                 self._pruned = True
-                for run in self.runs:
+                for run in [run for run in self.runs if run.trial.state != "failed"]:
                     run.prune(step)
                     run.ask("pruned")
                     if run.process is None:

@@ -7,10 +7,14 @@ conditional UPDATE. A worker that lives adds one to the `beat` of its rows; cloc
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+
+from lightning_nlp.sweeps.storage import LOST, patient
 
 CONTROLLER = -1
 """In place of a trial: the right to run the sweep and to report."""
@@ -27,10 +31,18 @@ class Owner:
 
 
 class Claims:
-    """Rows of one study."""
+    """Rows of one study.
 
-    def __init__(self, engine: sa.Engine, study: str) -> None:
-        self._engine, self._study = engine, study
+    Args:
+        engine: of the database.
+        study: its name.
+        is_dead: True, False or None (unknown) for the name of a worker.
+    """
+
+    def __init__(
+        self, engine: sa.Engine, study: str, is_dead: Callable[[str], bool | None] = lambda name: None
+    ) -> None:
+        self._engine, self._study, self.is_dead = engine, study, is_dead
         self._table = sa.Table(
             "lightning_nlp_claims",
             sa.MetaData(),
@@ -46,6 +58,7 @@ class Claims:
                 raise
         self._seen: dict[int, tuple[Owner, float]] = {}
 
+    @patient
     def take(self, trial: int, worker: str) -> bool:
         """Claim what nobody ever claimed; False when somebody did."""
         row = sa.insert(self._table).values(study=self._study, trial=trial, worker=worker, beat=0)
@@ -53,28 +66,52 @@ class Claims:
             with self._engine.begin() as connection:
                 connection.execute(row)
         except sa.exc.IntegrityError:
-            return False
+            return self._is_of(trial, worker)  # our own, when the database was lost before it could say so
         return True
 
+    def inherit(self, trial: int, owner: Owner, worker: str, patience: float) -> bool:
+        """Claim what belongs to a worker that is dead, or, where nobody here can know, that was silent for long.
+
+        Args:
+            owner: as it was seen.
+            worker: who asks.
+            patience: seconds of silence that count as death.
+        """
+        dead = self.is_dead(owner.worker)
+        if dead is None:
+            dead = self.silent_for(trial, owner) > patience
+        return dead and self.take_over(trial, owner, worker)
+
+    def is_free(self, owner: Owner | None) -> bool:
+        """Whether nobody works on it, as far as this machine knows."""
+        return owner is None or bool(self.is_dead(owner.worker))
+
+    @patient
     def take_over(self, trial: int, seen: Owner, worker: str) -> bool:
         """Claim what belongs to ``seen``, unless it showed a sign of life, or another worker was faster."""
         mine = self._row(trial) & (self._table.c.worker == seen.worker) & (self._table.c.beat == seen.beat)
         with self._engine.begin() as connection:
             done = connection.execute(sa.update(self._table).where(mine).values(worker=worker, beat=seen.beat + 1))
-        return done.rowcount == 1
+        return done.rowcount == 1 or self._is_of(trial, worker)
 
     def release(self, trial: int, worker: str) -> None:
-        """Let go: whoever comes next may go on."""
+        """Let go: whoever comes next may go on, without finding out first that the worker is gone."""
         mine = self._row(trial) & (self._table.c.worker == worker)
-        with self._engine.begin() as connection:
+        with contextlib.suppress(*LOST), self._engine.begin() as connection:
             connection.execute(sa.update(self._table).where(mine).values(worker=""))
 
+    @patient
     def beat(self, worker: str) -> set[int]:
         """Show a sign of life; returns the trials that belong to the worker still."""
         mine = (self._table.c.study == self._study) & (self._table.c.worker == worker)
         with self._engine.begin() as connection:
             connection.execute(sa.update(self._table).where(mine).values(beat=self._table.c.beat + 1))
             return {row.trial for row in connection.execute(sa.select(self._table.c.trial).where(mine))}
+
+    def clear(self) -> None:
+        """Forget all rows: the study is to be deleted."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(self._table).where(self._table.c.study == self._study))
 
     def owners(self) -> dict[int, Owner]:
         """All rows of the study."""
@@ -89,6 +126,9 @@ class Claims:
             self._seen[trial] = (owner, time.monotonic())
             return 0.0
         return time.monotonic() - before[1]
+
+    def _is_of(self, trial: int, worker: str) -> bool:
+        return self.owners()[trial].worker == worker
 
     def _row(self, trial: int) -> sa.ColumnElement[bool]:
         return (self._table.c.study == self._study) & (self._table.c.trial == trial)

@@ -14,7 +14,8 @@ from lightning_nlp.run import exit_codes
 from lightning_nlp.sweeps.active import Active, Run
 from lightning_nlp.sweeps.directory import Opened
 from lightning_nlp.sweeps.launcher import Launcher
-from lightning_nlp.sweeps.presence import Presence, is_dead
+from lightning_nlp.sweeps.presence import Presence
+from lightning_nlp.sweeps.storage import LOST, WAITS
 from lightning_nlp.sweeps.study import Cell, Study
 
 POLL, IDLE = 0.1, 1.0
@@ -50,6 +51,8 @@ class Worker:
         self._stopped_by: int | None = None
         self._stops = 0
         self._asked_at = self._beaten_at = float("-inf")
+        self._lost_at: float | None = None
+        """Since when the study does not answer."""
         self._more = True
         """Whether anything waits or runs, here or with another worker, who may die."""
         self._hopeless = ""
@@ -59,13 +62,14 @@ class Worker:
         with self._signals(), self._study.reachable():
             while True:
                 self._live()
-                if self._stopped_by is None and not self._hopeless:
+                if not self._leaving:
                     self._fill()
+                if self._leaving:  # also for what was claimed, or started, while the signal came
+                    self._stop_all()
                 for active in list(self._active):
                     self._follow(active)
                 self._show([run for active in self._active for run in active.runs])
-                over = self._stopped_by is not None or self._hopeless or not self._more
-                if over and not self._active:
+                if not self._active and (self._leaving or not self._more):
                     break
                 time.sleep(POLL)
         if self._stopped_by is not None:
@@ -82,18 +86,32 @@ class Worker:
         try:
             yield
         finally:
+            self._end_all()  # on an error of our own; else there are none
             for number, handler in before.items():
                 signal.signal(number, handler)
-            for active in self._active:  # on an error of our own; else there are none
-                for run in active.runs:
-                    run.kill()
 
     def _stop(self, number: int, frame: Any) -> None:
         self._stopped_by, self._stops = number, self._stops + 1
-        for active in self._active:
-            active.stop(at_once=self._stops > 1)
+        self._stop_all()  # at once: the loop may be waiting for the database
         if self._stops == 1:
             print("lightning-nlp: stopping: trials save and leave (again: at once)", file=sys.stderr, flush=True)
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether nothing is to be started any more, though there is work left."""
+        return self._stopped_by is not None or bool(self._hopeless)
+
+    def _stop_all(self) -> None:
+        for active in list(self._active):
+            active.stop(at_once=self._stops > 1)
+
+    def _end_all(self) -> None:
+        """Have what still runs save and leave, without a word to anybody; after its time to do so it is killed."""
+        left = [run for run in self._runs() if run.process is not None]
+        while left:
+            self._stop_all()
+            left = [run for run in left if run.look() is None]
+            time.sleep(POLL if left else 0.0)
 
     # One round --------------------------------------------------------------------------------------------------
 
@@ -116,22 +134,25 @@ class Worker:
             run = next((run for run in self._runs() if run.waits), None)
             if run is None and time.monotonic() - self._asked_at > IDLE:
                 run = self._claimed()
-            if run is None:
+            if run is None or self._leaving:
                 return
             run.start(self._launcher, slot, self._presence.name)
 
     def _claimed(self) -> Run | None:
         """The first trial of a configuration that is new here, if there is one."""
-        directory = self._opened.directory.path
-        while True:
-            claim = self._study.next(
-                self._presence.name,
-                is_dead=lambda name: is_dead(directory, name),
-                patience=3 * self._opened.sweep.launcher.heartbeat,
-            )
+        while not self._leaving:
+            try:
+                held = {active.claim.key for active in self._active}
+                claim = self._study.next(self._presence.name, held, 3 * self._opened.sweep.launcher.heartbeat)
+                if claim is None:
+                    self._more = self._study.open_ends()
+                self._lost_at = None
+            except LOST:  # trials go on meanwhile
+                claim, self._lost_at = None, self._lost_at or time.monotonic()
+                if time.monotonic() - self._lost_at > sum(WAITS):
+                    raise
             if claim is None:
                 self._asked_at = time.monotonic()
-                self._more = self._study.open_ends()
                 return None
             active = Active(self._opened, self._study, claim, self._say)
             self._active.append(active)
@@ -139,6 +160,7 @@ class Worker:
             if waiting is not None:
                 return waiting
             self._follow(active)  # everything was done; only the study did not know
+        return None
 
     def _follow(self, active: Active) -> None:
         state = active.follow()

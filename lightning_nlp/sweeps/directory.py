@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.run.files import sha256, write_json, write_text
-from lightning_nlp.sweeps import presence
+from lightning_nlp.sweeps import keys, presence
 from lightning_nlp.sweeps.grammar import Sweep, read_sweep
 from lightning_nlp.sweeps.ledger import VERSION
 from lightning_nlp.sweeps.space import canonical
@@ -32,7 +32,7 @@ class SweepDirectory:
 
     @property
     def facts(self) -> Path:
-        """Version, identity and working directory."""
+        """Version, name, identity, working directory and storage."""
         return self.path / "sweep.json"
 
     @property
@@ -53,6 +53,10 @@ class SweepDirectory:
 
     def storage(self, sweep: Sweep) -> str:
         return sweep.storage or f"sqlite:///{self.path / 'study.db'}"
+
+    def at_work(self) -> bool:
+        """Whether a worker that sees this directory is alive."""
+        return any(presence.is_locked(path) for path in self.path.glob("workers/*.lock"))
 
     def read_facts(self) -> dict[str, Any]:
         """The content of ``sweep.json``.
@@ -130,7 +134,9 @@ def create(file: Path, root: Path) -> Opened:
         shutil.rmtree(directory.path)  # refused before its first trial: the corrected file may use its name
     if directory.path.exists() and not prepared_only(directory):
         raise ConfigError(f"'{directory.path}' holds something that is no sweep: choose another name")
-    facts = {"version": VERSION, "identity": identity(sweep, base), "cwd": str(Path.cwd()), "storage": sweep.storage}
+    cwd = str(Path.cwd())
+    facts = {"version": VERSION, "name": sweep.name, "identity": identity(sweep, base), "cwd": cwd}
+    facts["storage"] = settled(sweep.storage, cwd)
     try:
         for number, path in enumerate(base):
             write_text(directory.path / "base" / f"{number:02d}-{path.name}", path.read_text(encoding="utf-8"))
@@ -147,8 +153,7 @@ def refuse_started(directory: SweepDirectory) -> None:
     Raises:
         ConfigError: with the line that goes on with it.
     """
-    at_work = any(presence.is_locked(path) for path in directory.path.glob("workers/*.lock"))
-    if directory.facts.exists() and (directory.trials.exists() or at_work):
+    if directory.facts.exists() and (directory.trials.exists() or directory.at_work()):
         raise ConfigError(f"sweep '{directory.path}' exists: go on with `lightning-nlp sweep resume {directory.path}`")
 
 
@@ -165,7 +170,8 @@ def open_directory(directory: SweepDirectory) -> Opened:
         ConfigError: there is none, it is of another version, or its files were changed by hand.
     """
     facts = directory.read_facts()
-    sweep = read_sweep(directory.file, directory.path.resolve().name)
+    sweep = read_sweep(directory.file, facts.get("name", directory.path.resolve().name))
+    sweep = replace(sweep, storage=settled(facts["storage"], facts["cwd"]))
     now = identity(sweep, directory.base_files())
     changed = changes(facts["identity"], now)
     if changed:
@@ -183,7 +189,7 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
         create_missing: make one for a file that has none (a worker on a machine of its own).
 
     Raises:
-        ConfigError: there is none, or the file has become another sweep.
+        ConfigError: there is none, or the file has become another sweep; a key of a new one is wrong.
     """
     if target.is_dir():
         return open_directory(SweepDirectory(target))
@@ -196,11 +202,12 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
     directory = SweepDirectory(root / sweep.name)
     if not directory.facts.is_file():
         if create_missing:
+            keys.check(sweep, base_of(sweep), Path.cwd())
             return create(target, root)
         raise ConfigError(f"sweep '{directory.path}' was not started: use `lightning-nlp sweep run {target}`")
     facts = directory.read_facts()
     changed = changes(facts["identity"], identity(sweep, base_of(sweep)))
-    if sweep.storage != facts["storage"]:
+    if settled(sweep.storage, facts["cwd"]) != settled(facts["storage"], facts["cwd"]):
         changed.append("storage")
     if changed:
         raise ConfigError(
@@ -212,18 +219,13 @@ def find(target: Path, root: Path, *, create_missing: bool = False) -> Opened:
     return open_directory(directory)
 
 
+def settled(storage: str | None, cwd: str) -> str | None:
+    """A storage that is the same from everywhere: a relative file is one of the directory the sweep began in."""
+    if storage is None or not storage.startswith("sqlite:///"):
+        return storage
+    return f"sqlite:///{Path(cwd) / storage.removeprefix('sqlite:///')}"
+
+
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """Parts that differ."""
     return [part for part in dict.fromkeys([*before, *now]) if before.get(part) != now.get(part)]
-
-
-def remove(path: Path) -> None:
-    """Delete a sweep, to start anew.
-
-    Raises:
-        ConfigError: the directory is no sweep's.
-    """
-    if path.exists():
-        if not SweepDirectory(path).facts.is_file():
-            raise ConfigError(f"'{path}' holds something that is no sweep: --overwrite will not delete it")
-        shutil.rmtree(path)

@@ -33,8 +33,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log10": math.log10,
     "exp": math.exp,
 }
-LONGEST, LARGEST_POWER = 200, 64
-"""Characters of an expression and the largest exponent: a slip of the pen must not fill the memory."""
+LONGEST, LARGEST_POWER, LARGEST = 200, 64, 10**300
+"""Characters of an expression, the largest exponent and whole number: a slip of the pen must not fill the memory."""
 
 
 class Expression:
@@ -93,10 +93,11 @@ class Expression:
                 raise ConfigError(f"'{self.text}': {name} is {values[name]!r}, which is no number")
         try:
             result = self._value(self._tree, values)
+            finite = type(result) in (int, float) and math.isfinite(result)
         except (ArithmeticError, ValueError, TypeError) as error:
             given = ", ".join(f"{name} = {values[name]}" for name in self._names)
             raise ConfigError(f"'{self.text}' cannot be computed for {given}: {error}") from error
-        if type(result) not in (int, float) or not math.isfinite(result):
+        if not finite:
             raise ConfigError(f"'{self.text}' gives {result!r}, which is no finite number")
         return result
 
@@ -111,6 +112,9 @@ class Expression:
             left, right = self._value(node.left, values), self._value(node.right, values)
             if isinstance(node.op, ast.Pow) and abs(right) > LARGEST_POWER:
                 raise ValueError(f"exponents go up to {LARGEST_POWER}")
-            return BINARY[type(node.op)](left, right)
+            result = BINARY[type(node.op)](left, right)
+            if isinstance(result, int) and abs(result) > LARGEST:
+                raise ValueError("a number of more than 300 digits")
+            return result
         assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         return FUNCTIONS[node.func.id](*(self._value(argument, values) for argument in node.args))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from lightning_nlp import yaml_file
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.run.directory import NAME
+from lightning_nlp.sweeps.checks import choice, mapping, needed, only, plain_value, seconds, text, texts, whole
 from lightning_nlp.sweeps.parameters import Parameter, parse_parameter
 
 METHODS = {
@@ -46,7 +45,6 @@ KEYS = [
     "storage",
 ]
 RESERVED = ("run", "name", "root", "overwrite", "config", "print_config", "help", "ckpt_path")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,10 @@ def parse_trials(raw: Any, method: str) -> tuple[dict[str, Any], ...]:
     if not isinstance(raw, list) or not raw:
         raise ConfigError("trials: method list needs a list of configurations, each a mapping of keys to values")
     return tuple(
-        {check_key(f"trials[{number}]", key): value for key, value in mapping(f"trials[{number}]", each).items()}
+        {
+            check_key(f"trials[{number}]", key): plain_value(f"trials[{number}].{key}", value)
+            for key, value in mapping(f"trials[{number}]", each).items()
+        }
         for number, each in enumerate(raw)
     )
 
@@ -291,75 +292,21 @@ def parse_launcher(raw: Any) -> Launcher:
         )
     least = {"parallel": 1, "cores": 1, "gpus_per_trial": 0}
     numbers = {key: whole(f"launcher.{key}", raw[key], low) for key, low in least.items() if raw.get(key) is not None}
-    times = {key: seconds(f"launcher.{key}", raw[key]) for key in ("timeout", "grace", "heartbeat") if raw.get(key)}
+    names = ("timeout", "grace", "heartbeat")
+    times = {key: seconds(f"launcher.{key}", raw[key]) for key in names if raw.get(key) is not None}
     return Launcher(**numbers, **times)  # type: ignore[arg-type]
 
 
 def parse_storage(url: str) -> str:
-    if url.startswith(("postgresql://", "sqlite:///")):
-        return url
-    if "://" in url:
-        raise ConfigError(
-            f"storage: '{url.partition('://')[0]}' is not supported: use postgresql:// or a file (SQLite)"
-        )
-    return f"sqlite:///{url}"
+    from sqlalchemy import exc, make_url  # slow to load, and most sweeps name none
 
-
-# Checks of single values; `where` is the dotted place in the file ---------------------------------------------------
-
-
-def only(where: str, raw: dict[str, Any], known: Iterable[str]) -> None:
-    """Raises: ConfigError: a key that is not known."""
-    known = list(known)
-    for key in raw:
-        if key not in known:
-            place = f"{where}.{key}" if where else str(key)
-            raise ConfigError(f"{place}: unknown key{nearest(str(key), known)} (known: {', '.join(known)})")
-
-
-def needed(where: str, raw: dict[str, Any], key: str) -> Any:
-    if raw.get(key) is None:
-        raise ConfigError(f"{where + '.' if where else ''}{key} is required")
-    return raw[key]
-
-
-def mapping(where: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where} must be a mapping of keys to values, got {value!r}")
-    return value
-
-
-def text(where: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{where} must be text, got {value!r}")
-    return value
-
-
-def texts(where: str, value: Any) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list):
-        raise ConfigError(f"{where} must be a list of texts, got {value!r}")
-    return tuple(text(where, each) for each in values)
-
-
-def choice(where: str, value: Any, known: Iterable[str]) -> str:
-    known = list(known)
-    if value not in known:
-        raise ConfigError(f"{where} must be one of {', '.join(known)}, got '{value}'{nearest(str(value), known)}")
-    return str(value)
-
-
-def whole(where: str, value: Any, least: int) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1e4
-    if type(value) is not int or value < least:
-        raise ConfigError(f"{where} must be a whole number, at least {least}, got {value!r}")
-    return value
-
-
-def seconds(where: str, value: Any) -> float:
-    """``90``, ``90s``, ``15m``, ``2h`` or ``1d`` as seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value))
-    if isinstance(value, bool) or match is None or not math.isfinite(float(match[1])) or float(match[1]) <= 0:
-        raise ConfigError(f"{where} must be a time such as 90s, 15m, 2h or 1d, got {value!r}")
-    return float(match[1]) * UNITS[match[2] or "s"]
+    if "://" not in url:
+        return f"sqlite:///{url}"
+    kind = url.partition("://")[0]
+    if not url.startswith(("postgresql://", "sqlite:///")):
+        raise ConfigError(f"storage: '{kind}' is not supported: use postgresql:// or a file (SQLite)")
+    try:
+        make_url(url)
+    except (exc.ArgumentError, ValueError) as error:  # not shown: it may hold a password
+        raise ConfigError(f"storage: this {kind} URL cannot be read: write {kind}://user@host:5432/name") from error
+    return url

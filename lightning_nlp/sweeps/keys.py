@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,13 @@ def check(sweep: Sweep, base: list[Path], cwd: Path) -> None:
     """Have the parser read the base alone, then every key with every value (or the ends of its range).
 
     Raises:
-        ConfigError: the base is refused, or a key or value is; names which.
+        ConfigError: the base is refused, or a key or value is; names which. The sweep's own program does not exist.
         DataError: the parser did not answer.
     """
-    if sweep.program:
-        return  # somebody else's parser
+    if sweep.program:  # somebody else's parser
+        if shutil.which(sweep.program[0]) is None:
+            raise ConfigError(f"program: there is no '{sweep.program[0]}' that can be run")
+        return
     asked: list[tuple[str, Settings]] = [("base", {})]
     for parameter in sweep.parameters:
         asked += [(f"parameters.{parameter.key}", {parameter.key: value}) for value in parameter.probes()]

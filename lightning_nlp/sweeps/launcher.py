@@ -104,13 +104,26 @@ class LocalLauncher:
 
 
 class LocalProcess:
-    """A process and what it starts, ended together."""
+    """A process and what it starts, ended together.
+
+    Raises:
+        ConfigError: it cannot be started.
+    """
 
     def __init__(self, job: Job, environment: dict[str, str]) -> None:
         job.directory.mkdir(parents=True, exist_ok=True)
         self._started, self._oom = time.monotonic(), oom_kills()
+        try:
+            self._process = self._begin(job, environment)
+        except OSError as error:
+            raise ConfigError(f"program: '{job.command[0]}' cannot be started: {error.strerror}") from error
+        self.pid = self._process.pid
+        self._ended: Ended | None = None
+
+    @staticmethod
+    def _begin(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with (job.directory / "output.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 job.command,
                 cwd=job.cwd,
                 env=environment,
@@ -120,8 +133,6 @@ class LocalProcess:
                 start_new_session=True,  # Ctrl-C is for the sweep, which then ends its trials in order
                 preexec_fn=leave_with(os.getpid()) if sys.platform == "linux" else None,
             )
-        self.pid = self._process.pid
-        self._ended: Ended | None = None
 
     def poll(self) -> Ended | None:
         if self._ended is not None or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

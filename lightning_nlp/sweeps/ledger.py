@@ -36,6 +36,7 @@ class Trial:
         reason: one line for people.
         attempts: one entry for every start: worker, host, pid, started (Unix time), seconds, cpu_seconds, code, kind.
         gpus: devices it had.
+        retried: how often it was put back by hand after it had failed.
     """
 
     trial: str
@@ -52,6 +53,7 @@ class Trial:
     reason: str = ""
     gpus: int = 0
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    retried: int = 0
     version: int = VERSION
 
     @property
@@ -67,6 +69,11 @@ class Trial:
     def cpu_seconds(self) -> float:
         """Processor time of all attempts that somebody saw end."""
         return sum(attempt.get("cpu_seconds") or 0.0 for attempt in self.attempts)
+
+    @property
+    def progress(self) -> tuple[int, bool, int]:
+        """Of two records of one trial, that with more of it is the later one."""
+        return self.retried, self.ended, len(self.attempts)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -105,6 +112,25 @@ def read(directory: Path) -> Trial | None:
         return from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(f"'{path}' is no record of a trial: {error}") from error
+
+
+def latest(directory: Path, stored: dict[str, Any] | None) -> Trial | None:
+    """The record of a trial, None where there is none yet.
+
+    Its directory may be another machine's, and the study may not have been told of an end before a kill.
+
+    Args:
+        directory: of the trial.
+        stored: the record in the study.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    here = read(directory)
+    there = None if stored is None else from_dict(stored, f"study, trial {directory.name}")
+    if here is None or there is None:
+        return here or there
+    return there if there.progress > here.progress else here
 
 
 def read_all(sweep: Path) -> list[Trial]:

@@ -13,8 +13,6 @@ from lightning_nlp.sweeps.grammar import Metric
 from lightning_nlp.sweeps.launcher import Ended
 from lightning_nlp.sweeps.metrics import Curve
 
-OF_DEVICES = ("CUDA out of memory", "OutOfMemoryError", "not enough memory", "can't allocate memory")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -42,7 +40,7 @@ def outcome(ended: Ended, curve: Curve, metric: Metric, directory: Path) -> Outc
         return Outcome("stalled", words or "no progress")
     if code == exit_codes.CONFIGURATION:
         return Outcome("configuration", words or "exit code 2")
-    if any(sign in words for sign in OF_DEVICES):
+    if any(sign in words for sign in exit_codes.OUT_OF_MEMORY):
         return Outcome("out_of_memory", words)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return Outcome("crash", words or how)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_nlp.errors import ConfigError, nearest
+from lightning_nlp.sweeps.checks import choice, only, plain_value
 from lightning_nlp.sweeps.expressions import Expression
 
 DISTRIBUTIONS = {
@@ -80,15 +81,10 @@ def parse_parameter(key: str, raw: Any, method: str) -> Parameter:
     if not isinstance(raw, dict):
         shape = "values" if isinstance(raw, list) else "value"
         raise ConfigError(f"{where} must be a mapping: write {{{shape}: {plain(raw)}}}")
-    for name in raw:
-        if name not in KEYS:
-            if name == "parameters":
-                raise ConfigError(f"{where}.parameters: no nesting: write the dotted key {key}.NAME")
-            raise ConfigError(f"{where}.{name}: unknown key{nearest(str(name), KEYS)} (known: {', '.join(KEYS)})")
-    role = raw.get("role", "search")
-    if role not in ("search", "replicate"):
-        hint = nearest(str(role), ["search", "replicate"])
-        raise ConfigError(f"{where}.role must be one of search, replicate, got '{role}'{hint}")
+    if "parameters" in raw:
+        raise ConfigError(f"{where}.parameters: no nesting: write the dotted key {key}.NAME")
+    only(where, raw, KEYS)
+    role = choice(f"{where}.role", raw.get("role", "search"), ("search", "replicate"))
     given = [name for name in ("value", "values", "expr") if name in raw] + ["min and max"] * (
         "min" in raw or "max" in raw
     )
@@ -177,18 +173,6 @@ def parse_expression(key: str, raw: dict[str, Any]) -> Parameter:
     except ConfigError as error:
         raise ConfigError(f"{where}.expr: {error}") from error
     return Parameter(key, "expr", distribution="expr", expression=expression, variables=dict(variables))
-
-
-def plain_value(where: str, value: Any) -> Any:
-    """The value, if a command line can carry it."""
-    if isinstance(value, dict):
-        raise ConfigError(f"{where}: a mapping is no single value: write dotted keys")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {value} is no finite number")
-    for part in value if isinstance(value, list) else [value]:
-        if not isinstance(part, (str, int, float, bool, type(None), list)):
-            raise ConfigError(f"{where}: {part!r} must be a number, text, true, false or null")
-    return value
 
 
 def plain(value: Any) -> str:

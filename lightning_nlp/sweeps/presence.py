@@ -66,32 +66,37 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def processes_of(trial: Path) -> list[int]:
-    """Processes on this machine that belong to a trial (Linux; elsewhere none are found)."""
-    mark, found = f"{MARK}={trial.absolute()}\0".encode(), []
+def processes_of(trials: Path) -> list[int]:
+    """Processes on this machine that belong to a trial, or to any below a directory (Linux; elsewhere none)."""
+    marks, found = [f"\0{MARK}={trials.absolute()}{end}".encode() for end in ("\0", "/")], []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in (entry / "environ").read_bytes() + b"\0" and "\nState:\tZ" not in (entry / "status").read_text():
+            own = b"\0" + (entry / "environ").read_bytes() + b"\0"
+            if any(mark in own for mark in marks) and "\nState:\tZ" not in (entry / "status").read_text():
                 found.append(int(entry.name))
         except OSError:  # it ended, or it is somebody else's
             continue
     return [pid for pid in found if pid != os.getpid()]
 
 
-def end_leftovers(trial: Path, grace: float) -> int:
-    """End what still runs of a trial whose worker died: SIGTERM, so that it saves, and after ``grace`` seconds SIGKILL.
+def end_leftovers(trials: Path, grace: float) -> int:
+    """End what still runs of trials whose worker died: SIGTERM, so that they save, after ``grace`` seconds SIGKILL.
+
+    Args:
+        trials: directory of a trial, or of all trials of a sweep.
+        grace: seconds.
 
     Returns:
         How many processes there were.
     """
-    found = processes_of(trial)
+    found = processes_of(trials)
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
         until = time.monotonic() + wait
-        for pid in processes_of(trial):
+        for pid in processes_of(trials):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
-        while processes_of(trial) and time.monotonic() < until:
+        while processes_of(trials) and time.monotonic() < until:
             time.sleep(0.05)
     return len(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_nlp.sweeps import ledger, space
@@ -12,6 +12,7 @@ from lightning_nlp.sweeps.directory import Opened
 from lightning_nlp.sweeps.ledger import Trial
 from lightning_nlp.sweeps.metrics import read_curve
 from lightning_nlp.sweeps.parameters import plain
+from lightning_nlp.sweeps.records import trials_of
 from lightning_nlp.sweeps.statistics import half_width
 from lightning_nlp.sweeps.study import Cell, Study
 
@@ -76,7 +77,9 @@ def collect(opened: Opened, study: Study, *, importances: bool = False) -> Resul
 
 
 def configuration(opened: Opened, cell: Cell) -> Configuration:
-    trials = tuple(trial_of(opened, cell, settings) for settings in space.replicates(opened.sweep, cell.settings))
+    trials = tuple(trials_of(opened, cell))
+    if cell.state == "waiting":  # what ran when its worker died does not run any more
+        trials = tuple(replace(each, state="waiting") if each.state == "running" else each for each in trials)
     values = [trial.value for trial in trials if trial.state == "done" and trial.value is not None]
     value = cell.value
     if cell.state == "failed":
@@ -84,19 +87,6 @@ def configuration(opened: Opened, cell: Cell) -> Configuration:
     interval = half_width(values) if cell.state == "done" else None
     curve = mean_curve(opened, trials) or cell.curve
     return Configuration(cell.number, cell.cell, cell.settings, cell.state, value, interval, curve, trials)
-
-
-def trial_of(opened: Opened, cell: Cell, settings: dict[str, Any]) -> Trial:
-    """The record in its directory, else the one in the study, else that of a trial that waits."""
-    digest = space.digest(settings, opened.base)
-    found = ledger.read(opened.directory.trial(digest))
-    if found is None and digest in cell.trials:
-        found = ledger.from_dict(cell.trials[digest], f"study, trial {digest}")
-    if found is None:
-        replicate = opened.sweep.replicate
-        found = Trial(digest, cell.cell, cell.number, settings)
-        found.replicate = None if replicate is None else settings[replicate.key]
-    return found
 
 
 def mean_curve(opened: Opened, trials: tuple[Trial, ...]) -> dict[int, float]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lightning_nlp.errors import ConfigError
 from lightning_nlp.run import exit_codes
 from lightning_nlp.sweeps import space
 from lightning_nlp.sweeps.active import Run
-from lightning_nlp.sweeps.claims import CONTROLLER, PLANNER
+from lightning_nlp.sweeps.claims import CONTROLLER, PLANNER, Owner
 from lightning_nlp.sweeps.controller import Worker
 from lightning_nlp.sweeps.directory import Opened
+from lightning_nlp.sweeps.grammar import Sweep
 from lightning_nlp.sweeps.launcher import Launcher, LocalLauncher
 from lightning_nlp.sweeps.presence import Presence, is_dead
+from lightning_nlp.sweeps.records import put_back
 from lightning_nlp.sweeps.study import Study
 
 NETWORK = ("nfs", "nfs4", "lustre", "cifs", "smb3", "fuse.sshfs", "beegfs", "gpfs", "ceph")
@@ -31,27 +34,41 @@ class Reporting:
 
 def open_study(opened: Opened) -> Study:
     """The study of a sweep; see :class:`~lightning_nlp.sweeps.study.Study`."""
-    return Study(opened.sweep, opened.directory.storage(opened.sweep), opened.identity, opened.base)
+    url = opened.directory.storage(opened.sweep)
+    return Study(opened.sweep, url, opened.identity, opened.base, partial(is_dead, opened.directory.path))
+
+
+def patience(opened: Opened) -> float:
+    """Seconds of silence after which a worker of another machine counts as dead."""
+    return 3 * opened.sweep.launcher.heartbeat
+
+
+def local(sweep: Sweep, parallel: int | None = None) -> LocalLauncher:
+    """Processes of this machine.
+
+    Args:
+        sweep: has the settings.
+        parallel: trials at once, in place of the file's.
+
+    Raises:
+        ConfigError: fewer than one at once, or more than there are GPUs for.
+    """
+    if parallel is not None and parallel < 1:
+        raise ConfigError(f"--parallel must be at least 1, not {parallel}")
+    return LocalLauncher(sweep.launcher if parallel is None else replace(sweep.launcher, parallel=parallel))
 
 
 def work(
-    opened: Opened,
-    reporting: Reporting,
-    *,
-    controller: bool,
-    parallel: int | None = None,
-    retry_failed: bool = False,
-    launcher: Launcher | None = None,
+    opened: Opened, launcher: Launcher, reporting: Reporting, *, controller: bool, retry_failed: bool = False
 ) -> int:
     """Run trials until none is left.
 
     Args:
         opened: the sweep.
+        launcher: starts them.
         reporting: for people.
         controller: there is one of them at a time; others are workers and may come and go.
-        parallel: trials at once, in place of the file's.
         retry_failed: put failed configurations back into the queue first.
-        launcher: in place of processes of this machine.
 
     Returns:
         An exit code, see :class:`~lightning_nlp.sweeps.controller.Worker`.
@@ -61,9 +78,6 @@ def work(
     """
     if warning := on_network(opened):
         reporting.say(warning)
-    if launcher is None:
-        settings = opened.sweep.launcher
-        launcher = LocalLauncher(settings if parallel is None else replace(settings, parallel=parallel))
     presence = Presence(opened.directory.path)
     try:
         study = open_study(opened)
@@ -72,7 +86,7 @@ def work(
                 become_controller(opened, study, presence, reporting.say)
             try:
                 make_plan(opened, study, presence)
-                if retry_failed and (count := study.try_again()):
+                if retry_failed and (count := put_back(opened, study)):
                     reporting.say(f"{count} failed configurations are tried again")
                 code = Worker(opened, study, launcher, presence, reporting.say, reporting.show).work()
             finally:
@@ -93,40 +107,44 @@ def become_controller(opened: Opened, study: Study, presence: Presence, say: Cal
     """
     if study.claims.take(CONTROLLER, presence.name):
         return
-    patience, told = 3 * opened.sweep.launcher.heartbeat, False
+    seen: Owner | None = None
     while True:
         owner = study.claims.owners()[CONTROLLER]
-        dead = is_dead(opened.directory.path, owner.worker)
-        silent = study.claims.silent_for(CONTROLLER, owner)
+        if study.claims.inherit(CONTROLLER, owner, presence.name, patience(opened)):
+            return
         host, pid, *_ = owner.worker.split(":") if owner.worker else ("", "")
-        if dead is False or (dead is None and silent == 0.0 and told):
+        if study.claims.is_dead(owner.worker) is False or seen not in (None, owner):
             raise ConfigError(
                 f"sweep '{opened.sweep.name}' is being run by process {pid} on {host}: help with "
                 f"`lightning-nlp sweep worker {opened.directory.path}`, or look with `sweep status`"
             )
-        if dead or silent > patience:
-            if study.claims.take_over(CONTROLLER, owner, presence.name):
-                return
-            continue
-        if not told:
-            say(f"waiting up to {patience:.0f} s for a sign of life of process {pid} on {host}, which ran this sweep")
-            told = True
+        if seen is None:
+            wait = f"waiting up to {patience(opened):.0f} s for a sign of life"
+            say(f"{wait} of process {pid} on {host}, which ran this sweep")
+        seen = owner
         time.sleep(0.2)
 
 
 def make_plan(opened: Opened, study: Study, presence: Presence) -> None:
-    """Have the configurations of a grid, a list or chance in the study; one worker adds them, the others wait."""
+    """Have the configurations of a grid, a list or chance in the study; one worker adds them, the others wait.
+
+    Raises:
+        ConfigError: ``run_cap`` is smaller than it was.
+    """
     if opened.sweep.method == "bayes":
         return
     settings = space.plan(opened.sweep)
+    if study.planned() > len(settings):
+        raise ConfigError(
+            f"run_cap: {study.planned()} configurations are planned already: {opened.sweep.run_cap} are fewer, and it "
+            f"may be raised only: `lightning-nlp sweep resume` the file with the right one"
+        )
     while study.planned() < len(settings):
         owner = study.claims.owners().get(PLANNER)
-        mine = study.claims.take(PLANNER, presence.name) if owner is None else False
-        if owner is not None:
-            dead = is_dead(opened.directory.path, owner.worker)
-            if dead is None:
-                dead = study.claims.silent_for(PLANNER, owner) > 3 * opened.sweep.launcher.heartbeat
-            mine = bool(dead) and study.claims.take_over(PLANNER, owner, presence.name)
+        if owner is None:
+            mine = study.claims.take(PLANNER, presence.name)
+        else:
+            mine = study.claims.inherit(PLANNER, owner, presence.name, patience(opened))
         if mine:
             study.plan(settings)
             study.claims.release(PLANNER, presence.name)

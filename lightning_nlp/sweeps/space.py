@@ -32,7 +32,8 @@ def plan(sweep: Sweep) -> list[Settings]:
         if sweep.run_cap is not None and len(found) >= sweep.run_cap:
             break
         if len(found) > LARGEST_PLAN:
-            raise ConfigError(f"run_cap: there are more than {LARGEST_PLAN} configurations: say how many to run")
+            asked = "say how many to run" if sweep.run_cap is None else f"{sweep.run_cap} are asked for"
+            raise ConfigError(f"run_cap: a plan has at most {LARGEST_PLAN} configurations, here are more: {asked}")
     return list(found.values())
 
 

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import sqlite3
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_nlp.errors import ConfigError, DataError
+from lightning_nlp.errors import ConfigError
 from lightning_nlp.sweeps import sampling, space
 from lightning_nlp.sweeps.claims import Claims, Owner
 from lightning_nlp.sweeps.grammar import Sweep
 from lightning_nlp.sweeps.ledger import VERSION
 from lightning_nlp.sweeps.space import Settings
 from lightning_nlp.sweeps.stopping import judge, pruner
+from lightning_nlp.sweeps.storage import open_storage, patient, reachable, together
 
-T = TypeVar("T")
-BUSY = 60
-"""Seconds to wait for a SQLite file that another process writes to."""
-TOGETHER = 20
-"""How often to try again where workers that start at the same moment are in each other's way."""
+RECORD = "trial:"
+"""Attributes of a configuration that begin so are records of its trials."""
 SAME_AGAIN = 50
 """After so many configurations in a row that were known already, a search is over."""
 STATES = {
@@ -44,13 +38,15 @@ STATES = {
 
 @dataclass
 class Claim:
-    """A configuration that this worker runs: all its replicates. ``key`` is what was claimed, ``number`` its place."""
+    """A configuration that this worker runs: all its replicates. ``key`` is what was claimed, ``number`` its place,
+    ``trials`` are records as in :mod:`~lightning_nlp.sweeps.ledger`."""
 
     trial: optuna.Trial
     key: int
     number: int
     cell: str
     settings: Settings
+    trials: dict[str, dict[str, Any]]
     reported: set[int] = field(default_factory=set)
 
 
@@ -75,19 +71,27 @@ class Study:
         url: of the database; a SQLite file is made.
         identity: what must be the same for everybody: digest by part of the file, see :mod:`identity`.
         base: digest of the base files, part of every trial's name.
+        is_dead: True, False or None (unknown) for the name of a worker.
 
     Raises:
         ConfigError: the study in the database is of another sweep, or of another version of the ledger.
         DataError: the database cannot be reached or is locked.
     """
 
-    def __init__(self, sweep: Sweep, url: str, identity: dict[str, Any], base: str) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        url: str,
+        identity: dict[str, Any],
+        base: str,
+        is_dead: Callable[[str], bool | None] = lambda name: None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self._base, self.url = sweep, base, url
         with self.reachable():
             storage = together(lambda: open_storage(url))
             self._study = together(lambda: open_study(sweep, storage))
-            self.claims = Claims(storage.engine, sweep.name)
+            self.claims = Claims(storage.engine, sweep.name, is_dead)
             self._check(identity)
 
     def _check(self, identity: dict[str, Any]) -> None:
@@ -107,17 +111,9 @@ class Study:
                 "choose another name"
             )
 
-    @contextlib.contextmanager
-    def reachable(self) -> Iterator[None]:
-        """Turn what databases say into one line."""
-        try:
-            yield
-        except (sa.exc.DBAPIError, StorageInternalError, sqlite3.Error) as error:
-            raise DataError(f"storage '{hidden(self.url)}': {cause(error)}") from error
-        except ModuleNotFoundError as error:
-            if error.name != "psycopg":
-                raise
-            raise ConfigError("storage: PostgreSQL needs a driver: pip install 'lightning_nlp[postgres]'") from error
+    def reachable(self) -> contextlib.AbstractContextManager[None]:
+        """Turn what the database says into one line; see :func:`~lightning_nlp.sweeps.storage.reachable`."""
+        return reachable(self.url)
 
     # Planning ---------------------------------------------------------------------------------------------------
 
@@ -136,28 +132,26 @@ class Study:
                 self._study.enqueue_trial(params, {"settings": each, "cell": cell})
         self._study.set_user_attr("planned", len(settings))
 
-    def try_again(self) -> int:
-        """Put configurations that failed back into the queue; returns how many."""
-        failed = [trial for trial in self._counted() if trial.state == TrialState.FAIL]
-        for trial in failed:
-            kept = {name: trial.user_attrs[name] for name in ("settings", "cell")}
-            self._study.enqueue_trial(trial.params, {**kept, "number": number_of(trial)})
-        return len(failed)
+    def put_back(self, cell: Cell, trials: dict[str, dict[str, Any]]) -> None:
+        """Put a configuration that failed back into the queue, with these records of its trials."""
+        failed = next(trial for trial in self._counted() if trial.user_attrs.get("cell") == cell.cell)
+        kept = {"settings": cell.settings, "cell": cell.cell, "number": cell.number}
+        self._study.enqueue_trial(failed.params, kept | {f"{RECORD}{name}": each for name, each in trials.items()})
 
     # Work -------------------------------------------------------------------------------------------------------
 
-    def next(self, worker: str, *, is_dead: Any, patience: float) -> Claim | None:
+    def next(self, worker: str, held: set[int], patience: float) -> Claim | None:
         """A configuration for ``worker``: one whose worker died, else one that waits, else a new one.
 
         Args:
             worker: who asks.
-            is_dead: True, False or None (unknown) for the name of a worker.
+            held: keys of the claims it works on.
             patience: seconds of silence after which a worker nobody knows anything of counts as dead.
         """
         owners = self.claims.owners()
         trials = self._trials()
         for trial in trials:
-            if trial.state == TrialState.RUNNING and self._abandoned(trial, owners, worker, is_dead, patience):
+            if trial.state == TrialState.RUNNING and self._abandoned(trial, owners, worker, held, patience):
                 return self._continued(trial)
         if any(trial.state == TrialState.WAITING for trial in trials):
             return self._started(self._study.ask(), worker)
@@ -166,18 +160,15 @@ class Study:
         return None
 
     def _abandoned(
-        self, trial: FrozenTrial, owners: dict[int, Owner], worker: str, is_dead: Any, patience: float
+        self, trial: FrozenTrial, owners: dict[int, Owner], worker: str, held: set[int], patience: float
     ) -> bool:
         owner = owners.get(trial.number)
         if owner is None:  # its worker died, or is about to write its name
             silent = self.claims.silent_for(trial.number, Owner("?", 0))
             return silent > min(patience, 5.0) and self.claims.take(trial.number, worker)
-        if owner.worker == worker:
-            return False
-        dead = is_dead(owner.worker)
-        if dead is None:
-            dead = self.claims.silent_for(trial.number, owner) > patience
-        return bool(dead) and self.claims.take_over(trial.number, owner, worker)
+        if owner.worker == worker:  # not held: the database was lost in the moment in which it was claimed
+            return trial.number not in held
+        return self.claims.inherit(trial.number, owner, worker, patience)
 
     def _continued(self, frozen: FrozenTrial) -> Claim | None:
         trial = optuna.Trial(self._study, frozen._trial_id)
@@ -239,6 +230,7 @@ class Study:
             number_of(frozen),
             attributes["cell"],
             attributes["settings"],
+            records_of(frozen),
             set(frozen.intermediate_values),
         )
 
@@ -246,6 +238,7 @@ class Study:
         trial.set_user_attr("dropped", True)
         self._study.tell(trial, state=TrialState.FAIL)
 
+    @patient
     def report(self, claim: Claim, step: int, value: float) -> bool:
         """Tell a point of the curve (mean over replicates); True when the configuration is to be stopped."""
         if step not in claim.reported:
@@ -255,10 +248,12 @@ class Study:
             return False  # it was decided on, before this worker took over
         return self.sweep.early_terminate is not None and judge(self._study, claim.trial, step)
 
+    @patient
     def record(self, claim: Claim, trial: str, value: dict[str, Any]) -> None:
         """Keep the record of a trial in the study, for those who do not see its directory."""
-        claim.trial.set_user_attr(f"trial:{trial}", value)
+        claim.trial.set_user_attr(f"{RECORD}{trial}", value)
 
+    @patient
     def finish(self, claim: Claim, state: str, value: float | None, worker: str) -> None:
         """End a configuration: ``done`` with its value, ``pruned`` or ``failed``."""
         told = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[state]
@@ -268,18 +263,16 @@ class Study:
 
     # What there is ----------------------------------------------------------------------------------------------
 
+    @patient
     def cells(self) -> list[Cell]:
         """All configurations that were chosen, in their order; each once."""
-        found = []
+        found, owners = [], self.claims.owners()
         for trial in self._counted():
             if "settings" not in trial.user_attrs:
                 continue
-            records = {
-                name.removeprefix("trial:"): value
-                for name, value in trial.user_attrs.items()
-                if name.startswith("trial:")
-            }
             state = STATES[trial.state]
+            if state == "running" and self.claims.is_free(owners.get(trial.number)):
+                state = "waiting"  # to be gone on with: whoever ran it has stopped, or died
             value = trial.value if trial.state == TrialState.COMPLETE else None
             if trial.state == TrialState.PRUNED and trial.last_step is not None:
                 value = trial.intermediate_values[trial.last_step]
@@ -292,11 +285,12 @@ class Study:
                     state,
                     value,
                     dict(sorted(trial.intermediate_values.items())),
-                    records,
+                    records_of(trial),
                 )
             )
         return found
 
+    @patient
     def open_ends(self) -> bool:
         """Whether anything waits or runs, with any worker."""
         return any(not trial.state.is_finished() for trial in self._trials())
@@ -338,29 +332,9 @@ def number_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get("number", trial.number))
 
 
-def open_storage(url: str) -> RDBStorage:
-    """SQLite with a write-ahead log and patience, or PostgreSQL with connections that are tried before use."""
-    if url.startswith("sqlite:///"):
-        path = Path(url.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path, timeout=BUSY)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}})
-    driver = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return RDBStorage(driver, engine_kwargs={"pool_pre_ping": True})
-
-
-def together(make: Callable[[], T]) -> T:
-    """Call ``make`` again when another worker makes the same tables, or the same study, at the same moment."""
-    for _ in range(TOGETHER):
-        try:
-            return make()
-        except (sa.exc.DBAPIError, StorageInternalError) as error:
-            words = cause(error)
-            if not any(sign in words for sign in ("already exists", "duplicate key", "UNIQUE constraint")):
-                raise
-        time.sleep(0.2 + 0.3 * random.random())
-    return make()
+def records_of(trial: FrozenTrial) -> dict[str, dict[str, Any]]:
+    """Records of the trials of a configuration, by their names."""
+    return {name.removeprefix(RECORD): value for name, value in trial.user_attrs.items() if name.startswith(RECORD)}
 
 
 def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
@@ -377,16 +351,3 @@ def open_study(sweep: Sweep, storage: RDBStorage) -> optuna.Study:
         )
     except (DuplicatedStudyError, sa.exc.IntegrityError):  # made by another worker at the same moment
         return optuna.load_study(**options)
-
-
-def hidden(url: str) -> str:
-    """A URL that can be shown: without a password."""
-    return sa.engine.make_url(url).render_as_string(hide_password=True)
-
-
-def cause(error: BaseException) -> str:
-    """The innermost reason, in one line."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    line = " ".join(str(getattr(error, "orig", error)).split())
-    return f"{line} (another process holds it)" if "locked" in line else line

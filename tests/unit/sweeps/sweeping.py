@@ -34,6 +34,14 @@ def write(folder: Path, name: str = "toy", **changes: Any) -> Path:
     return path
 
 
+def twisted(folder: Path, *lines: str) -> list[str]:
+    """A program that is the toy trial, after lines of Python that may look at its flags and change them."""
+    runs = f"runpy.run_path({TOY[-1]!r}, run_name='__main__')"
+    toy = folder / "twisted.py"
+    toy.write_text("\n".join(["import os, runpy, signal, sys, time", "flags = ' '.join(sys.argv)", *lines, runs]))
+    return [sys.executable, str(toy)]
+
+
 def sweep(*args: object) -> int:
     """`lightning-nlp sweep ...` in this process."""
     return main(["sweep", *map(str, args)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from lightning_nlp import yaml_file
 from lightning_nlp.__main__ import main
 from lightning_nlp.errors import ConfigError
+from lightning_nlp.run.duration import parse_duration
 from lightning_nlp.sweeps.grammar import parse_sweep, read_sweep
 
 GOOD = {
@@ -75,9 +77,16 @@ MISTAKES = [
     ("early_terminate", {"type": "asha", "min_iter": 1, "eta": 1}, "early_terminate.eta must be a whole number, at least 2, got 1"),
     ("retries", {"on": ["nan"]}, "retries.on must be one of preempted, killed, host_oom, stalled, got 'nan'"),
     ("launcher", {"type": "slurm"}, "launcher.type must be local, got 'slurm': other machines join with `lightning-nlp sweep worker`, and `lightning-nlp sweep slurm` prints an array of them"),
-    ("launcher", {"timeout": "soon"}, "launcher.timeout must be a time such as 90s, 15m, 2h or 1d, got 'soon'"),
+    ("launcher", {"timeout": "soon"}, "launcher.timeout 'soon' is no duration: write 90s, 15m, 1h30m, 1.5h or 1d"),
+    ("launcher", {"timeout": 0}, "launcher.timeout 0 is no duration: write 90s, 15m, 1h30m, 1.5h or 1d"),
+    ("launcher", {"grace": "0s"}, "launcher.grace '0s' is no duration: write 90s, 15m, 1h30m, 1.5h or 1d"),
+    ("launcher", {"heartbeat": False}, "launcher.heartbeat False is no duration: write 90s, 15m, 1h30m, 1.5h or 1d"),
+    ("launcher", {"timeout": "9" * 300}, "launcher.timeout '999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999' is no duration: write 90s, 15m, 1h30m, 1.5h or 1d"),
     ("launcher", {"parallel": 0}, "launcher.parallel must be a whole number, at least 1, got 0"),
     ("launcher", {"gpus": 1}, "launcher.gpus: unknown key (known: type, parallel, cores, gpus_per_trial, timeout, grace, heartbeat)"),
+    ("storage", "postgresql://u:secret@h:notaport/db", "storage: this postgresql URL cannot be read: write postgresql://user@host:5432/name"),
+    (f"{WIDTH}.values", [[1, [float("nan")]]], f"{WIDTH}.values: nan is no finite number"),
+    (f"{WIDTH}.values", [[[[[[[[[[[1]]]]]]]]]]], f"{WIDTH}.values: lists in lists, more than 8 deep"),
     ("storage", "mysql://host/db", "storage: 'mysql' is not supported: use postgresql:// or a file (SQLite)"),
 ]  # fmt: skip
 
@@ -116,6 +125,22 @@ def test_what_is_not_wrong_is_accepted():
 
 
 @pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({"a": 1}, "a mapping is no single value: write dotted keys"),
+        (float("nan"), "nan is no finite number"),
+        (datetime.date(2020, 1, 1), "datetime.date(2020, 1, 1) must be a number, text, true, false or null"),
+        ([[{}]], "a mapping is no single value: write dotted keys"),
+    ],
+)
+def test_values_of_a_list_are_single_ones(value, line):
+    content = {**copy.deepcopy(GOOD), "method": "list", "parameters": {}, "trials": [{"lr": 1}, {"lr": value}]}
+    with pytest.raises(ConfigError) as caught:
+        parse_sweep(content, "sweep")
+    assert str(caught.value) == f"trials[1].lr: {line}"
+
+
+@pytest.mark.parametrize(
     ("method", "more", "line"),
     [
         ("grid", {}, f"{LR}: method grid needs 'values', not a range"),
@@ -147,6 +172,10 @@ def test_numbers_are_read_as_people_write_them(tmp_path):
         ("method: [grid\n", "sweep file '{path}' line 2: did not find expected ',' or ']'"),
         ("- grid\n", "sweep file '{path}' must hold keys and values (method, metric, parameters ...)"),
         ("a: !!python/object/apply:os.system [ls]\n", "sweep file '{path}' line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
+        ("? [a, b]\n: 1\n", "sweep file '{path}' line 1: a list or a mapping is no key"),
+        ("seed: 0x_\n", "sweep file '{path}': a value cannot be read: invalid literal for int() with base 16: ''"),
+        (f"a: {'[' * 2000}{']' * 2000}\n", "sweep file '{path}': nested too deeply"),
+        ("!!set [a]\n", "sweep file '{path}': a value cannot be read: cannot unpack non-iterable ScalarNode object"),
         ("", "sweep file '{path}' must hold keys and values (method, metric, parameters ...)"),
     ],
 )  # fmt: skip
@@ -166,10 +195,12 @@ def test_a_file_that_is_not_there_has_a_neighbour(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"), [(90, 90), ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1.5h", 5400), ("1d", 86400)]
+    ("given", "seconds"),
+    [(90, 90), ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1.5h", 5400), ("1h30m", 5400), ("1d", 86400)],
 )
-def test_times(given, seconds):
+def test_times_are_read_alike_everywhere(given, seconds):
     assert parse_sweep({**GOOD, "launcher": {"timeout": given}}, "sweep").launcher.timeout == seconds
+    assert parse_duration(given, "trainer.time_budget").total_seconds() == seconds
 
 
 def test_files_have_names(tmp_path):

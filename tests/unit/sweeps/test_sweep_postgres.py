@@ -94,6 +94,8 @@ def test_another_sweep_of_the_same_name_is_refused(server, tmp_path, capsys):
     path = write(tmp_path, "taken", storage=server, parameters={"lr": {"values": [0.2]}})
     assert sweep("worker", path, "--root", tmp_path / "two") == 2
     assert "the study 'taken' in the storage is of another sweep: parameters.lr differ" in capsys.readouterr().err
+    assert sweep("run", path, "--root", tmp_path / "one", "--overwrite") == 0
+    assert [each.settings for each in results(tmp_path / "one/taken").configurations] == [{"lr": 0.2}]
 
 
 def test_a_server_that_is_away_is_one_line_without_the_password(tmp_path, capsys):

@@ -59,7 +59,7 @@ def test_replicates_are_averaged_with_an_interval(tmp_path):
     assert "± half of the 95 % t-interval" in report and "no other interval reaches it" in report
 
 
-def test_random_is_a_function_of_its_seed_and_can_be_made_longer(tmp_path):
+def test_random_is_a_function_of_its_seed_and_can_be_made_longer(tmp_path, capsys):
     parameters = {
         "lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1},
         "width": {"min": 16, "max": 128},
@@ -77,6 +77,10 @@ def test_random_is_a_function_of_its_seed_and_can_be_made_longer(tmp_path):
     found = outcome(results(tmp_path / "sweeps/toy"))
     assert len(found) == 5 and list(found.items())[:3] == list(outcome(first).items())
     assert set(starts(tmp_path / "sweeps/toy").values()) == {1}
+
+    shorter = write(tmp_path, run_cap=2, seed=4, **settings)
+    assert sweep("resume", shorter, "--root", tmp_path / "sweeps") == 2
+    assert "run_cap: 5 configurations are planned already: 2 are fewer" in capsys.readouterr().err
 
 
 def test_bayes_is_a_function_of_its_seed_and_finds_the_bowl(tmp_path):
@@ -305,6 +309,13 @@ def test_a_study_of_another_sweep_in_the_same_storage_is_refused(tmp_path, capsy
     path = write(tmp_path, storage=storage, parameters={"lr": {"values": [0.5]}})
     assert sweep("run", path, "--root", tmp_path / "elsewhere") == 2
     assert "the study 'toy' in the storage is of another sweep: parameters.lr" in capsys.readouterr().err
+
+
+def test_an_option_of_another_verb_is_not_what_was_meant(tmp_path, capsys):
+    assert sweep("status", tmp_path, "--parallel", 2) == 2
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --parallel 2\n")
+    assert sweep("status", tmp_path, "--jsn") == 2
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --jsn; did you mean '--json'?\n")
 
 
 def test_dry_run_prints_the_trials_and_leaves_nothing(tmp_path, capsys):

@@ -101,11 +101,25 @@ def test_what_is_no_arithmetic_is_refused_before_anything_is_computed(text):
         ("sqrt(-d)", "cannot be computed for d = 256"),
         ("(1e300 * d) ** 2", "cannot be computed"),
         ("1e300 * 1e300 * d", "gives inf, which is no finite number"),
+        ("(d ** 60) ** 60", "a number of more than 300 digits"),
     ],
 )
 def test_what_cannot_be_computed_is_said(text, reason):
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
         Expression(text, ["d"])({"d": 256})
+
+
+def test_a_whole_number_that_is_no_real_one_is_no_result():
+    with pytest.raises(ConfigError, match=r"cannot be computed for d = 1000.*too large"):
+        Expression("d", ["d"])({"d": 10**400})
+
+
+@pytest.mark.parametrize(("cap", "line"), [(20_000, "20000 are asked for"), (None, "say how many to run")])
+def test_a_plan_has_an_end(cap, line):
+    parameters = {key: {"values": list(range(200))} for key in ("a", "b")}
+    with pytest.raises(ConfigError) as caught:
+        space.plan(sweep(method="grid", parameters=parameters, run_cap=cap))
+    assert str(caught.value) == f"run_cap: a plan has at most 10000 configurations, here are more: {line}"
 
 
 def test_intervals_are_those_of_student():

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sweeping import run, sweep, write
 
 from lightning_nlp.errors import DataError
-from lightning_nlp.sweeps import directory
-from lightning_nlp.sweeps import study as study_module
+from lightning_nlp.sweeps import directory, storage
 from lightning_nlp.sweeps.active import Run
 from lightning_nlp.sweeps.claims import Claims, Owner
 from lightning_nlp.sweeps.grammar import EarlyTerminate, parse_sweep
@@ -139,7 +138,7 @@ def small(**changes):
 
 def test_a_locked_file_is_one_line(tmp_path, monkeypatch):
     path = tmp_path / "study.db"
-    monkeypatch.setattr(study_module, "BUSY", 0.2)
+    monkeypatch.setattr(storage, "BUSY", 0.2)
     Study(small(), f"sqlite:///{path}", {"base": "b"}, "b")
     holder = sqlite3.connect(path)
     holder.execute("BEGIN EXCLUSIVE")
@@ -151,6 +150,21 @@ def test_a_locked_file_is_one_line(tmp_path, monkeypatch):
         assert str(caught.value) == f"storage 'sqlite:///{path}': database is locked (another process holds it)"
     finally:
         holder.close()
+
+
+def test_what_was_claimed_when_the_database_was_lost_is_claimed_again(tmp_path, monkeypatch):
+    found = Study(small(), f"sqlite:///{tmp_path / 'study.db'}", {"base": "b"}, "b")
+    found.plan([{"a": 1}, {"a": 2}])
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "_claim", lambda self, trial: next(iter(())))
+        with pytest.raises(StopIteration):
+            found.next("me", set(), 60)
+    claim = found.next("me", set(), 60)
+    assert claim is not None and claim.settings == {"a": 1}
+    other = found.next("me", {claim.key}, 60)
+    assert other is not None and other.settings == {"a": 2}
+    assert found.next("me", {claim.key, other.key}, 60) is None
+    assert found.next("you", set(), 60) is None
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path, capsys):
