@@ -113,6 +113,8 @@ def close_call(ranked: list[Configuration]) -> str:
     ]
     if not close:
         return "no other interval reaches it"
+    if len(close) == 1:
+        return f"the interval of configuration {close[0]} overlaps with it: more replicates would tell"
     return f"intervals of configurations {', '.join(map(str, close))} overlap with it: more replicates would tell"
 
 
