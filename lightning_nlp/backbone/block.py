@@ -16,6 +16,7 @@ from lightning_nlp.backbone.masks import AttentionMask
 from lightning_nlp.backbone.parallel.collectives import local
 from lightning_nlp.backbone.rotary import Rotation
 from lightning_nlp.backbone.score_bias import ScoreBias
+from lightning_nlp.errors import ConfigError
 
 
 @dataclass
@@ -242,3 +243,15 @@ class ParallelBlock(Block):
 def block(config: TransformerConfig, layer: int, cross_attention: bool = False) -> Block:
     """The configured kind of block."""
     return (ParallelBlock if config.parallel_residual else Block)(config, layer, cross_attention)
+
+
+def blocks_of(module: nn.Module, setting: str) -> list[Block]:
+    """The blocks in a model, which ``setting`` is about.
+
+    Raises:
+        ConfigError: there are none; names the setting.
+    """
+    blocks = [each for each in module.modules() if isinstance(each, Block)]
+    if not blocks:
+        raise ConfigError(f"{setting}: this model has no block of our backbone")
+    return blocks

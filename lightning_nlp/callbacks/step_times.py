@@ -9,6 +9,7 @@ waits for until they are read, so that a part is the time the device spent on it
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,7 +38,7 @@ class StepTimes(Profiler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock: HostClock | DeviceClock | None = None
+        self.clock: Clock | None = None
         self._nothing = nullcontext()
         self._known: dict[str, AbstractContextManager[Any]] = {}
 
@@ -101,14 +102,12 @@ class Span(AbstractContextManager[None]):
             clock.leave()
 
 
-class HostClock:
-    """Seconds by part, by the clock of this process. ``None`` is a part that is not counted."""
+class Clock(ABC):
+    """Seconds by part; a part may lie within another. ``None`` is a part that is not counted."""
 
     def __init__(self) -> None:
         self._part: str | None = AROUND
         self._outer: list[str | None] = []
-        self._since = time.perf_counter()
-        self._seconds: dict[str | None, float] = dict.fromkeys((*PARTS, None), 0.0)
 
     def enter(self, part: str | None) -> None:
         self._outer.append(self._part)
@@ -117,6 +116,23 @@ class HostClock:
     def leave(self) -> None:
         if self._outer:  # an exception may have left parts open when measuring began anew
             self._switch(self._outer.pop())
+
+    @abstractmethod
+    def _switch(self, part: str | None) -> None:
+        """From now on time belongs to ``part``."""
+
+    @abstractmethod
+    def read(self) -> dict[str, float]:
+        """Seconds of all parts since the last time."""
+
+
+class HostClock(Clock):
+    """By the clock of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = time.perf_counter()
+        self._seconds: dict[str | None, float] = dict.fromkeys((*PARTS, None), 0.0)
 
     def _switch(self, part: str | None) -> None:
         now = time.perf_counter()
@@ -130,24 +146,15 @@ class HostClock:
         return found
 
 
-class DeviceClock:
+class DeviceClock(Clock):
     """The same by events in the current CUDA stream, read when asked."""
 
     def __init__(self) -> None:
-        self._part: str | None = AROUND
-        self._outer: list[str | None] = []
+        super().__init__()
         self._marks: list[tuple[str | None, torch.cuda.Event]] = []
         """Each with the part that begins there."""
         self._free: list[torch.cuda.Event] = []
         self._switch(AROUND)
-
-    def enter(self, part: str | None) -> None:
-        self._outer.append(self._part)
-        self._switch(None if self._part is None else part)  # while nothing counts, what is within does not either
-
-    def leave(self) -> None:
-        if self._outer:
-            self._switch(self._outer.pop())
 
     def _switch(self, part: str | None) -> None:
         event = self._free.pop() if self._free else torch.cuda.Event(enable_timing=True)

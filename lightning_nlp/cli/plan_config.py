@@ -26,7 +26,7 @@ from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import ConfigError, nearest
 from lightning_nlp.precision import check_precision
 from lightning_nlp.run.directory import RunDirectory
-from lightning_nlp.run.sharding import NAMED, shares, strategy_of_class
+from lightning_nlp.run.sharding import NAMED, mesh_sizes, shares, strategy_of_class
 from lightning_nlp.tasks.base import TaskModule
 from lightning_nlp.tasks.initial import InitialWeights
 from lightning_nlp.trainer import Trainer
@@ -140,16 +140,9 @@ def layout_of(trainer: Any, notes: list[str]) -> Layout:
         if not devices:
             devices = 1
             notes.append("trainer.devices auto, and no GPU here: 1 is assumed")
-    ranks = devices * nodes
-    name, sizes = strategy_of(trainer["strategy"], ranks, notes)
-    tensor = sizes.get("tensor_parallel_size", 1)
-    tensor = devices if tensor == "auto" else int(tensor)
-    data = sizes.get("data_parallel_size", ranks // max(tensor, 1))
-    if data == "auto":
-        data = nodes if sizes.get("tensor_parallel_size") == "auto" else ranks // max(tensor, 1)
-    data = int(data)
-    if data * tensor != ranks:
-        raise ConfigError(f"trainer.strategy: {data} x {tensor} data and tensor ranks are not the {ranks} there are")
+    name, sizes = strategy_of(trainer["strategy"], devices * nodes, notes)
+    asked = (sizes.get("data_parallel_size", "auto"), sizes.get("tensor_parallel_size", 1))
+    data, tensor = mesh_sizes(devices, nodes, *asked)
     shares(name, data, tensor)
     return Layout(name, data, tensor, on_cpu)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -26,13 +27,13 @@ class DamagedTextData(EncoderDecoderData):
         super().__init__(path, columns={"text": text_column}, **kwargs)
 
     @property
+    @abstractmethod
     def piece_length(self) -> int:
         """Tokens of a document that one example is made of, at most."""
-        raise NotImplementedError  # each objective says
 
+    @abstractmethod
     def encode_damaged(self, text: str) -> list[int]:
         """Ids of a text to mend, in which names of special tokens say where something is missing."""
-        raise NotImplementedError  # each objective says
 
     def in_pieces(
         self, ids: np.ndarray, row: dict[str, Any], damage: Callable[[np.ndarray, str, tuple[int, ...], int], Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,9 +36,9 @@ class EncoderDecoderData(TextDataModule):
         self.decoder_start_id = -1
 
     @property
+    @abstractmethod
     def longest(self) -> tuple[int, int]:
         """Tokens of the longest target, and of the longest source."""
-        raise NotImplementedError  # each kind says
 
     @property
     def lengths(self) -> str:

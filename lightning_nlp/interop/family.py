@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ INDIFFERENT = ("size", "dropout", "position_shift", "init", "init_std", "mup_bas
 """Fields of ours that another library's configuration may say otherwise, or not at all, without another function."""
 
 
-class Family:
+class Family(ABC):
     """Base of all families.
 
     A family can express one of our configurations exactly when reading what it wrote gives the same configuration
@@ -43,21 +44,21 @@ class Family:
     widening: ClassVar[Settings] = {}
     """Fields that an exported model may have besides its own, because zeros can stand for what it lacks (biases)."""
 
+    @abstractmethod
     def read(self, settings: Settings) -> Settings:
         """Arguments of :class:`TransformerConfig` from a ``config.json``.
 
         Raises:
             ConfigError: it asks for something that is not here; names the key.
         """
-        raise NotImplementedError  # each family says
 
+    @abstractmethod
     def write(self, config: TransformerConfig) -> Settings:
         """A ``config.json`` for ``config``, without what all families have in common."""
-        raise NotImplementedError  # each family says
 
+    @abstractmethod
     def weights(self, config: TransformerConfig) -> list[Weight]:
         """The table of names, for a model with its head."""
-        raise NotImplementedError  # each family says
 
     def tidy(self, state: State, arguments: Settings) -> State:
         """A loaded state under the names of a model with a head, every tensor under one name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -33,9 +34,9 @@ class SumsBySource(Metric):
         for name, value in values.items():
             getattr(self, name)[places] += value.double()
 
+    @abstractmethod
     def measured(self, sums: dict[str, float]) -> dict[str, float]:
         """Metrics of one set of sums."""
-        raise NotImplementedError  # each kind says
 
     def compute(self) -> dict[str, float]:
         """Metrics of the whole, and under ``SOURCE/NAME`` those of every source that was seen."""

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_nlp.backbone.parallel.collectives import local
+from lightning_nlp.backbone.parallel.collectives import is_spread, local
 
 
 def total_norm(gradients: list[Any]) -> Tensor:
@@ -17,7 +17,7 @@ def total_norm(gradients: list[Any]) -> Tensor:
     Args:
         gradients: tensors, or DTensors of one mesh, sharded along any of its dimensions.
     """
-    if not any(hasattr(gradient, "placements") for gradient in gradients):
+    if not any(is_spread(gradient) for gradient in gradients):
         if not gradients:
             return torch.zeros(())
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
+from lightning_nlp.backbone.parallel.collectives import is_spread
+
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
-
-
-def is_spread(tensor: Tensor) -> bool:
-    """True for a ``DTensor``; asked without importing the package, which other runs do not need."""
-    return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 
-class Stepping(torch.optim.Optimizer):
+class Stepping(torch.optim.Optimizer, ABC):
     """An optimizer that says only how weights move, in :meth:`update`."""
 
     @torch.no_grad()

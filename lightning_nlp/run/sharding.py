@@ -44,6 +44,23 @@ class Shares:
     """Besides, of matrices and of what is between them: heads, the inside of the feed-forward, the vocabulary."""
 
 
+def mesh_sizes(devices: int, nodes: int, data: int | str, tensor: int | str) -> tuple[int, int]:
+    """Data-parallel and tensor-parallel processes; ``auto``: all others, and all of a node.
+
+    Raises:
+        ConfigError: they do not make up all processes.
+    """
+    world = devices * nodes
+    tensor = devices if tensor == "auto" else int(tensor)
+    data = max(world // tensor, 1) if data == "auto" else int(data)
+    if data * tensor != world:
+        raise ConfigError(
+            f"trainer.strategy: data_parallel_size {data} x tensor_parallel_size {tensor} are {data * tensor} "
+            f"processes, trainer.devices and num_nodes give {world}"
+        )
+    return data, tensor
+
+
 def shares(strategy: str, data: int = 1, tensor: int = 1) -> Shares:
     """Divisors of a strategy.
 

@@ -97,15 +97,9 @@ class ModelParallel(ModelParallelStrategy):
         Raises:
             ConfigError: the processes do not make up a mesh.
         """
-        world = self.num_nodes * self.num_processes
-        tensor = self.num_processes if self._tensor_parallel_size == "auto" else self._tensor_parallel_size
-        data = max(world // tensor, 1) if self._data_parallel_size == "auto" else self._data_parallel_size
-        if data * tensor != world:
-            raise ConfigError(
-                f"trainer.strategy: data_parallel_size {data} x tensor_parallel_size {tensor} are {data * tensor} "
-                f"processes, trainer.devices and num_nodes give {world}"
-            )
-        self._tensor_parallel_size, self._data_parallel_size = tensor, data
+        self._data_parallel_size, self._tensor_parallel_size = sharding.mesh_sizes(
+            self.num_processes, self.num_nodes, self._data_parallel_size, self._tensor_parallel_size
+        )
 
     @property
     def data_group(self) -> Any:

@@ -18,10 +18,17 @@ Group = Any
 """A ``torch.distributed`` process group."""
 
 
+def is_spread(tensor: Any) -> bool:
+    """True for a ``DTensor``, whose package takes a second to import and other runs do not need.
+
+    Asked of the class: compiled code does not see methods of a parameter that is one.
+    """
+    return hasattr(type(tensor), "to_local")
+
+
 def local(parameter: Any) -> Any:
     """This rank's part of a DTensor, sharing its memory; anything else as it is."""
-    # Asked of the class: compiled code does not see methods of a parameter that is a DTensor; its import takes 1 s.
-    return parameter.to_local() if hasattr(type(parameter), "to_local") else parameter
+    return parameter.to_local() if is_spread(parameter) else parameter
 
 
 class Way(torch.autograd.Function):

@@ -6,6 +6,7 @@ state is a few integers; the same rows follow after :meth:`restore`, bit for bit
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -143,7 +144,7 @@ def single(example: Example) -> Row:
     return row
 
 
-class WindowLane(Generic[Item]):
+class WindowLane(ABC, Generic[Item]):
     """Rows, or groups of rows, made from a window of examples at a time, in an order drawn from (seed, window).
 
     The state is where the window began, and how much of it is out: to go on, the window is read again.
@@ -156,9 +157,9 @@ class WindowLane(Generic[Item]):
         self._start = documents.state()
         self._made: list[Item] = []
 
+    @abstractmethod
     def make(self) -> list[Item]:
         """What the next window holds, in the order it comes."""
-        raise NotImplementedError  # each kind of lane says
 
     def order(self, count: int) -> np.ndarray:
         """The order of ``count`` things of this window: the same in all lanes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning.pytorch as L
@@ -16,7 +17,7 @@ from lightning_nlp.data.tokenizers.tokenizer import Tokenizer
 from lightning_nlp.errors import CheckpointError
 
 
-class Position(L.LightningDataModule):
+class Position(L.LightningDataModule, ABC):
     """The state of a DataModule, as of the last optimizer step; its sources, stream and tokenizer are set elsewhere."""
 
     tokenizer: Tokenizer | None
@@ -31,9 +32,9 @@ class Position(L.LightningDataModule):
         self._counts = dict.fromkeys(COUNTS, 0)
 
     @property
+    @abstractmethod
     def lengths(self) -> str:
         """What rows are cut to, as the order of the data is known by."""
-        raise NotImplementedError  # TextDataModule says
 
     @property
     def tokenizer_hash(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from lightning_nlp.data.order.arithmetic import BatchSize, accumulation
@@ -10,7 +11,7 @@ from lightning_nlp.data.sources.source import Source
 from lightning_nlp.errors import ConfigError
 
 
-class BatchPlan:
+class BatchPlan(ABC):
     """The batch arithmetic of a DataModule, which has the settings."""
 
     packed: ClassVar[bool]
@@ -25,9 +26,9 @@ class BatchPlan:
     rank: int
     accumulation: int
 
+    @abstractmethod
     def split(self, name: str) -> Source:
         """An opened split."""
-        raise NotImplementedError  # TextDataModule opens them
 
     def plan(self, ranks: int, rank: int) -> int:
         """Fix this process's share of every global batch; returns micro-batches per step and rank.

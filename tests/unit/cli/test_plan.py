@@ -195,7 +195,7 @@ def test_ranks_of_a_trainer(trainer, expected):
 
 def test_sizes_that_do_not_multiply():
     strategy = {"class_path": "x.ModelParallelStrategy", "init_args": {"data_parallel_size": 3}}
-    with pytest.raises(ConfigError, match="3 x 1 data and tensor ranks are not the 4"):
+    with pytest.raises(ConfigError, match=r"data_parallel_size 3 x tensor_parallel_size 1 are 3 processes, .* give 4"):
         layout_of({"accelerator": "cpu", "devices": 4, "num_nodes": 1, "strategy": strategy}, [])
 
 
